@@ -1,0 +1,74 @@
+# Every target does its own set-up: Python >= 3.11 and make are all it takes.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps
+
+.PHONY: help setup demo dev test check lint types contracts format bench lock clean witnesses
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The project itself is editable and unhashed, so it is installed apart, from tools already pinned.
+.venv/ready: requirements/dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("broker needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python $(PIP) -r requirements/dev.txt
+	$(BIN)/python -m pip --disable-pip-version-check --quiet install --no-build-isolation --no-deps --editable .
+	@touch $@
+
+# Third-party witnesses keep their own pins and cannot disturb ours: the aws CLI and a real OpenID provider.
+.venv-awscli/ready: requirements/awscli.txt
+	$(PYTHON) -m venv --clear .venv-awscli
+	.venv-awscli/bin/python $(PIP) -r requirements/awscli.txt
+	@touch $@
+
+.venv-canaille/ready: requirements/canaille.txt
+	$(PYTHON) -m venv --clear .venv-canaille
+	.venv-canaille/bin/python $(PIP) -r requirements/canaille.txt
+	@touch $@
+
+setup: .venv/ready  ## create .venv with hash-checked dependencies
+
+witnesses: .venv-awscli/ready .venv-canaille/ready  ## the environments of stock AWS clients and canaille
+
+demo: setup  ## start everything locally and walk through it, step by step
+	@$(BIN)/broker dev --tour
+
+dev: setup  ## the same, left running
+	@$(BIN)/broker dev
+
+test: setup witnesses  ## the whole test suite
+	$(BIN)/pytest
+
+lint: setup  ## formatting and lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: setup  ## mypy --strict
+	$(BIN)/mypy
+
+contracts: setup  ## the layers of docs/architecture.md
+	$(BIN)/lint-imports
+
+check: lint types contracts test  ## what .ci/run calls
+
+format: setup  ## rewrite in the project's style
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format --quiet .
+
+bench: setup  ## every benchmark, each ending with one JSON line
+	@set -e; for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script $(BENCH_FLAGS); done
+
+UV_COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links
+lock:  ## renew the pins (needs uv on PATH; add ARGS=--upgrade for newer releases)
+	$(UV_COMPILE) $(ARGS) pyproject.toml requirements/build.in --all-extras --no-emit-package credential-broker -o requirements/dev.txt
+	$(UV_COMPILE) $(ARGS) pyproject.toml --extra server -o requirements/server.txt
+	$(UV_COMPILE) $(ARGS) pyproject.toml -o requirements/client.txt
+	$(UV_COMPILE) $(ARGS) requirements/build.in -o requirements/build.txt
+	$(UV_COMPILE) $(ARGS) requirements/awscli.in -o requirements/awscli.txt
+	$(UV_COMPILE) $(ARGS) requirements/canaille.in -o requirements/canaille.txt
+
+clean:  ## remove the environments and caches
+	rm -rf .venv .venv-awscli .venv-canaille .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -1,0 +1,3 @@
+"""Temporary AWS credentials for people, CI jobs and admins."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,101 @@
+"""From a verified ID token to a login session.
+
+Owns: the login attempt that binds a browser to its redirect, what an identity
+provider has said of a person (`ProviderIdentity`), and the verbs that turn it
+into a principal with a session. Does not own: how ID tokens are verified
+(`id_token`), HTTP to the provider (`adapters/oidc`), cookies (`web`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from broker.audit.record import Actor, Event
+from broker.identity.principal import Principal
+from broker.identity.sessions import LoginSession, Token
+
+LOGIN_ATTEMPT_LIFETIME = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderIdentity:
+    """What a provider vouched for at one login. `groups` are already qualified: `corp/sre`."""
+
+    provider: str
+    issuer: str
+    subject: str
+    handle: str
+    email: str | None
+    email_verified: bool
+    groups: frozenset[str]
+    claims: Mapping[str, str] = field(default_factory=dict)
+    auth_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoginAttempt:
+    """A login on its way to a provider. `binding_hash` is SHA-256 of the browser's cookie value."""
+
+    binding_hash: bytes
+    provider: str
+    next_path: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapAdmin:
+    """From settings: by (issuer, subject), or by (provider, email) once while no admin exists."""
+
+    issuer: str | None = None
+    subject: str | None = None
+    provider: str | None = None
+    email: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedIn:
+    principal: Principal
+    session: LoginSession
+    has_confirmed_factor: bool
+    bootstrapped: bool  # became the pinned admin by this login
+
+
+class LoginStore(Protocol):
+    async def open_login_attempt(self, binding_hash: bytes, provider: str, next_path: str) -> None:
+        """Remember the attempt for LOGIN_ATTEMPT_LIFETIME."""
+        ...
+
+    async def take_login_attempt(self, binding_hash: bytes) -> LoginAttempt | None:
+        """The attempt, once: it is deleted by being read. None where unknown or expired."""
+        ...
+
+    async def log_in(
+        self,
+        identity: ProviderIdentity,
+        *,
+        cookie: Token,
+        ip: str | None,
+        user_agent: str | None,
+        replaces: Token | None,
+        bootstrap: tuple[BootstrapAdmin, ...],
+        request_id: str,
+    ) -> LoggedIn:
+        """One transaction: upsert the principal by (issuer, subject) with the groups of this
+        login (never stale ones), bind pending `user:` entries of the access policy by provider
+        and verified e-mail, pin a bootstrap admin where the rule of BootstrapAdmin holds, open
+        a browser login session with the factor pending, end the session of the `replaces`
+        cookie (fixation), append login.succeeded (and admin.bootstrapped).
+
+        Raises Suspended (login.failed is appended) for a suspended principal.
+        """
+        ...
+
+    async def record_login_failure(self, event: Event) -> None: ...
+
+
+def login_failed_actor(ip: str | None, user_agent: str | None) -> Actor:
+    """Nobody is known yet when a login fails."""
+    return Actor("anonymous", "anonymous", ip=ip, user_agent=user_agent)

@@ -1,0 +1,31 @@
+"""Limits on attempts, per account, address and globally, held in the database.
+
+Owns: the limits and their names. Does not own: their counters' storage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `count` attempts in each window of `seconds`."""
+
+    name: str
+    count: int
+    seconds: int
+
+
+LOGIN_PER_ADDRESS = Limit("login_address", 60, 60)
+LOGIN_GLOBAL = Limit("login_global", 3000, 60)
+CODE_PER_ADDRESS = Limit("code_address", 60, 60)
+TOKEN_PER_ADDRESS = Limit("token_address", 300, 60)
+ISSUANCE_PER_PRINCIPAL = Limit("issuance_principal", 6000, 60)
+
+
+class Throttle(Protocol):
+    async def admit(self, limit: Limit, key: str) -> None:
+        """Count one attempt of `key` under `limit`. Raises RateLimited with retry_after."""
+        ...

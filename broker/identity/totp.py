@@ -1,0 +1,161 @@
+"""The second factor: time-based one-time codes (RFC 6238), recovery and enrolment codes.
+
+Owns: what a code is, which step it belongs to, how failures are counted and
+slowed, who may enrol, and the verbs of its store. Does not own: sealing of
+secrets (`adapters/sealing`), pages (`web`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+from broker.audit.record import Event
+from broker.identity.sessions import Token
+
+STEP_SECONDS = 30
+HARD_STOP_FAILURES = 100
+ENROLMENT_CODE_LIFETIME = timedelta(hours=24)
+MAY_ENROL_FOR = timedelta(minutes=10)
+
+
+class Enrolment(StrEnum):
+    """Setting `mfa.enrolment`: who may confirm a first factor. `open` never covers admins."""
+
+    INVITED = "invited"
+    OPEN = "open"
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A secret under AES-256-GCM: the key's id and format version are in the clear beside it."""
+
+    key_id: str
+    version: int
+    nonce: bytes
+    ciphertext: bytes
+
+
+class Sealer(Protocol):
+    """Seals secrets; AAD is purpose|owner id|key id|version, so a copied row opens for nobody."""
+
+    def seal(self, plaintext: bytes, *, purpose: str, owner: str) -> Sealed: ...
+
+    def unseal(self, sealed: Sealed, *, purpose: str, owner: str) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """One authenticator of a person. `last_step` is the newest accepted 30 s step, or -1."""
+
+    id: str
+    principal_id: str
+    sealed_secret: Sealed
+    confirmed_at: datetime | None
+    last_step: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt that was counted before its code was looked at.
+
+    `retry_after` (seconds) is set where the account is locked: the code must then
+    not be checked at all. `failures` includes this attempt.
+    """
+
+    failures: int
+    retry_after: int | None
+    now: datetime
+
+
+class Burned(StrEnum):
+    ACCEPTED = "accepted"
+    REPLAYED = "replayed"  # the step, or a later one, was used before
+    GONE = "gone"  # the factor or login session is no longer there
+
+
+class FactorStore(Protocol):
+    async def confirmed_factors(self, principal_id: str) -> tuple[Factor, ...]: ...
+
+    async def pending_factor(self, principal_id: str) -> Factor | None:
+        """The newest unconfirmed factor started in the last MAY_ENROL_FOR, if any."""
+        ...
+
+    async def start_factor(self, principal_id: str, factor_id: str, secret: Sealed) -> Factor:
+        """Replace any unconfirmed factor of the principal with this one."""
+        ...
+
+    async def count_attempt(self, principal_id: str) -> Attempt:
+        """Count one attempt against the account, in its own transaction, before any check.
+
+        The lock follows `totp.backoff(failures)`; an attempt while locked is not counted.
+        """
+        ...
+
+    async def record_failure(self, event: Event, *, locked: Event | None) -> None:
+        """Append mfa.failed, and mfa.locked where this failure began a lock."""
+        ...
+
+    async def burn_totp_step(
+        self,
+        factor_id: str,
+        step: int,
+        *,
+        login_session_id: str,
+        replaces: Token | None,
+        cookie: Token | None,
+        event: Event,
+    ) -> Burned:
+        """One transaction: burn the step (it must exceed last_step), raise the login session
+        (mfa_time = now), clear the failures, swap the browser cookie `replaces` for `cookie`
+        where given, append the event. Only ACCEPTED changes anything."""
+        ...
+
+    async def confirm_factor(
+        self,
+        factor_id: str,
+        step: int,
+        *,
+        login_session_id: str,
+        replaces: Token | None,
+        cookie: Token | None,
+        enrolment_code_hash: bytes | None,
+        recovery_code_hashes: tuple[bytes, ...],
+        event: Event,
+    ) -> Burned:
+        """One transaction: spend the enrolment code where given (GONE if it can't be), confirm
+        the factor with its first step burned, drop the person's other factors, replace the
+        recovery codes, raise the session, clear failures and may_enrol_until, append."""
+        ...
+
+    async def find_enrolment_code(self, code_hash: bytes, principal_id: str) -> bool:
+        """Whether this unspent, unexpired code is for this principal (by id, or provider and
+        verified e-mail)."""
+        ...
+
+    async def create_enrolment_code(
+        self,
+        code_hash: bytes,
+        *,
+        principal_id: str | None,
+        provider: str | None,
+        email: str | None,
+        created_by: str,
+        event: Event,
+    ) -> datetime:
+        """Returns when the code expires. One unspent code a person: a new one voids the older."""
+        ...
+
+    async def spend_recovery_code(
+        self, principal_id: str, code_hash: bytes, login_session_id: str, event: Event
+    ) -> bool:
+        """Spend the code and let this login session enrol for MAY_ENROL_FOR; False if unknown or
+        spent. Clears nothing else: the session's factor stays pending."""
+        ...
+
+    async def reset_factors(self, principal_id: str, event: Event) -> bool:
+        """Drop all factors, recovery codes and failures of the person, and end their sessions."""
+        ...

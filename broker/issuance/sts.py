@@ -1,0 +1,90 @@
+"""What the broker asks of STS, and what comes back.
+
+Owns the values and the Protocol. The limits are AWS's (AssumeRole, API
+reference): they are checked by `scope` before a value of these types exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from broker.errors import BrokerError
+
+
+@dataclass(frozen=True, slots=True)
+class AssumeRole:
+    """The exact input of one sts:AssumeRole call."""
+
+    partition: str
+    region: str
+    role_arn: str
+    role_session_name: str
+    duration_seconds: int
+    policy: str | None
+    policy_arns: tuple[str, ...]
+    tags: tuple[tuple[str, str], ...]
+    transitive_tag_keys: tuple[str, ...]
+    source_identity: str
+    external_id: str | None = field(repr=False, default=None)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Credentials:
+    """The secret triple. Never stored, logged or shown by repr."""
+
+    access_key_id: str
+    secret_access_key: str
+    session_token: str
+    expiration: datetime
+
+    def __repr__(self) -> str:
+        return f"Credentials({self.access_key_id}, expires {self.expiration:%FT%TZ})"
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    """STS's answer, already checked to be about the role and session that were asked for."""
+
+    credentials: Credentials
+    assumed_role_arn: str
+    assumed_role_id: str  # AROA…:session-name
+    request_id: str | None
+    packed_policy_percent: int | None  # SessionTokenUtilization, or PackedPolicySize before it
+
+
+class StsFailure(Exception):
+    """An AssumeRole that gave no credentials, with what the log should say of it.
+
+    `outcome_unknown`: the line broke after the request was sent, so STS may have minted.
+    `alarm`: the answer was odd (another role's, malformed, already expired), not a refusal.
+    """
+
+    def __init__(
+        self,
+        error: BrokerError,
+        *,
+        sts_code: str | None = None,
+        sts_message: str | None = None,
+        request_id: str | None = None,
+        outcome_unknown: bool = False,
+        alarm: bool = False,
+    ) -> None:
+        super().__init__(sts_code or error.code)
+        self.error = error
+        self.sts_code = sts_code
+        self.sts_message = sts_message
+        self.request_id = request_id
+        self.outcome_unknown = outcome_unknown
+        self.alarm = alarm
+
+
+class Sts(Protocol):
+    def chained(self, partition: str) -> bool:
+        """Whether the base credentials are a role session's: STS then gives 3600 s at most."""
+        ...
+
+    async def assume_role(self, call: AssumeRole) -> Minted:
+        """Raises StsFailure."""
+        ...
