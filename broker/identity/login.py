@@ -35,6 +35,53 @@ class ProviderIdentity:
     auth_time: datetime | None = None
 
 
+class LoginRejected(Exception):
+    """The provider's answer was not acceptable. `reason` is for the log and the record alone;
+    the person sees a constant sentence and the request id."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class IdentityProvider(Protocol):
+    """One configured OpenID provider."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def issuer(self) -> str: ...
+
+    async def authorization_url(
+        self, *, state: str, nonce: str, code_challenge: str, redirect_uri: str
+    ) -> str:
+        """Where to send the browser. Raises LoginRejected while the provider is unreachable."""
+        ...
+
+    async def identify(
+        self,
+        *,
+        code: str,
+        code_verifier: str,
+        nonce: str,
+        redirect_uri: str,
+        iss: str | None,
+    ) -> ProviderIdentity:
+        """Redeem the code and verify everything (RFC 9207 `iss` included). Raises LoginRejected."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class LoginBinding:
+    """The browser's half of a login attempt: 256 random bits in a cookie, from which state,
+    nonce and PKCE verifier are derived by HMAC, so that the database and the URL hold none."""
+
+    cookie_value: str
+
+    # new(), parse(), hash, state, nonce, code_verifier, code_challenge
+
+
 @dataclass(frozen=True, slots=True)
 class LoginAttempt:
     """A login on its way to a provider. `binding_hash` is SHA-256 of the browser's cookie value."""

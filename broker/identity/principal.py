@@ -33,6 +33,9 @@ class Principal:
 
     `groups` are qualified by provider (`corp/sre`). `claims` are the ID-token
     claims kept for `{{principal.claims.NAME}}` in templates: strings only.
+    `user_names` are the `user:` names of the access policy bound to this
+    principal (`corp/grace@example.com`): bound by the store, once, never by
+    comparing e-mail addresses at decision time.
     """
 
     id: str
@@ -44,6 +47,7 @@ class Principal:
     email: str | None = None
     groups: frozenset[str] = frozenset()
     claims: Mapping[str, str] = field(default_factory=dict)
+    user_names: frozenset[str] = frozenset()
     suspended_at: datetime | None = None
 
 
