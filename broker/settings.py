@@ -1,0 +1,349 @@
+"""Every setting of the server, typed, from `broker.toml` and `BROKER_*`.
+
+Owns: names, defaults, and what is refused before anything starts. Does not
+own: what is done with them (`app`), nor the reading of key files
+(`adapters/sealing`). An unknown key stops start-up: a misspelt security setting
+must never be a silent default.
+
+Precedence: environment, then the file. `BROKER_DATABASE__URL` is
+`[database] url`; a list such as `[[oidc]]` is `BROKER_OIDC` as JSON, and its
+items' secrets come by `client_secret_file`.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from broker.errors import StartupError
+from broker.identity.totp import Enrolment
+
+_PROVIDER_NAME = r"^[a-z0-9][a-z0-9-]{0,31}$"
+_SECRET_FILE_LIMIT = 64 * 1024
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a URL's host names this machine alone."""
+    if host is None:
+        return False
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _https_or_loopback(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("https", "http") or not parts.hostname:
+        raise ValueError("write a full URL, such as https://broker.example.com")
+    if parts.username or parts.query or parts.fragment:
+        raise ValueError("leave user names, queries and fragments out of this URL")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ValueError("plain http is for loopback addresses alone; write https://")
+    return url
+
+
+def _origin(url: str) -> str:
+    url = _https_or_loopback(url).rstrip("/")
+    if urlsplit(url).path:
+        raise ValueError("the broker is served at the root of its host; leave the path out")
+    return url
+
+
+SafeUrl = Annotated[str, AfterValidator(_https_or_loopback)]
+Origin = Annotated[str, AfterValidator(_origin)]
+
+
+def _read_secret(path: Path) -> str:
+    try:
+        if path.stat().st_mode & 0o077:
+            raise ValueError(f"{path} can be read by others; run: chmod 600 {path}")
+        text = path.read_text("utf-8")
+    except OSError as fault:
+        raise ValueError(f"{path} can't be read: {fault.strerror}") from fault
+    if not text.strip() or len(text) > _SECRET_FILE_LIMIT:
+        raise ValueError(f"{path} holds no secret")
+    return text.strip()
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _secrets_from_files(cls, values: object) -> object:
+        """`NAME_file = path` stands for the SecretStr field NAME."""
+        if not isinstance(values, Mapping):
+            return values
+        filled = dict(values)
+        for name in cls.model_fields:
+            path = (
+                filled.pop(f"{name}_file", None) if f"{name}_file" not in cls.model_fields else None
+            )
+            if path is None:
+                continue
+            if name in filled:
+                raise ValueError(f"give {name} or {name}_file, not both")
+            filled[name] = _read_secret(Path(str(path)))
+        return filled
+
+
+class Server(Section):
+    public_url: Origin = "http://127.0.0.1:8080"
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def _database_url(url: SecretStr) -> SecretStr:
+    scheme = url.get_secret_value().split("://", 1)[0]
+    if scheme not in ("sqlite+aiosqlite", "postgresql+asyncpg"):
+        raise ValueError("write sqlite+aiosqlite:///FILE or postgresql+asyncpg://USER@HOST/NAME")
+    return url
+
+
+class Database(Section):
+    """The URL is a secret: it may hold a password."""
+
+    url: Annotated[SecretStr, AfterValidator(_database_url)] = SecretStr(
+        "sqlite+aiosqlite:///broker.db"
+    )
+    pool_size: int = Field(default=16, ge=2, le=200)
+
+
+class Oidc(Section):
+    name: str = Field(pattern=_PROVIDER_NAME)
+    title: str | None = Field(default=None, max_length=64)
+    issuer: SafeUrl
+    client_id: str = Field(min_length=1, max_length=256)
+    client_secret: SecretStr | None = None
+    scopes: tuple[str, ...] = ("openid", "profile", "email")
+    groups_claim: str = "groups"
+    handle_claim: str = "email"
+    algorithms: tuple[
+        Literal[
+            "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "EdDSA"
+        ],
+        ...,
+    ] = Field(default=("RS256", "ES256", "PS256"), min_length=1)
+
+    @model_validator(mode="after")
+    def _asks_for_openid(self) -> Self:
+        if "openid" not in self.scopes:
+            raise ValueError('scopes must include "openid"')
+        return self
+
+
+class Mfa(Section):
+    enrolment: Enrolment = Enrolment.INVITED
+    label: str = Field(default="broker", min_length=1, max_length=64)
+
+
+class Aws(Section):
+    partition: Literal["aws", "aws-cn", "aws-us-gov"] = "aws"
+    region: str = Field(default="us-east-1", pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")
+    sts_endpoint_url: SafeUrl | None = None
+    chained: Literal["auto"] | bool = "auto"
+
+
+class Sessions(Section):
+    device_flow: Literal["on", "same_network", "off"] = "on"
+
+
+def _key_reference(reference: str) -> str:
+    if not reference.startswith("file:") or reference == "file:":
+        raise ValueError("write file:PATH; other key stores are not supported yet")
+    return reference
+
+
+KeyReference = Annotated[str, AfterValidator(_key_reference)]
+
+
+class Keys(Section):
+    sealing: KeyReference = "file:keys/sealing"
+    signing: KeyReference = "file:keys/signing"
+
+    @property
+    def sealing_path(self) -> Path:
+        return Path(self.sealing.removeprefix("file:"))
+
+
+class Admin(Section):
+    """One bootstrap admin: by issuer and subject, or by provider and verified e-mail."""
+
+    issuer: str | None = None
+    subject: str | None = None
+    provider: str | None = None
+    email: str | None = None
+
+    @model_validator(mode="after")
+    def _names_one_person(self) -> Self:
+        by_subject = self.issuer is not None and self.subject is not None
+        by_email = self.provider is not None and self.email is not None
+        given = sum(v is not None for v in (self.issuer, self.subject, self.provider, self.email))
+        if given != 2 or not (by_subject or by_email):
+            raise ValueError("write {issuer, subject} or {provider, email}")
+        return self
+
+
+class Bootstrap(Section):
+    admins: tuple[Admin, ...] = ()
+
+
+class Audit(Section):
+    """`wait_seconds`: the longest a request waits for its record before it is refused."""
+
+    wait_seconds: float = Field(default=5.0, gt=0, le=30)
+    queue_size: int = Field(default=4096, ge=16, le=100_000)
+
+
+def _unique_names(providers: tuple[Oidc, ...]) -> tuple[Oidc, ...]:
+    for what, values in (
+        ("name", [p.name for p in providers]),
+        ("issuer and client_id", [(p.issuer, p.client_id) for p in providers]),
+    ):
+        if len(set(values)) != len(values):
+            raise ValueError(f"two [[oidc]] entries have the same {what}")
+    return providers
+
+
+def _as_sequence(value: object) -> object:
+    """A single table is the common mistake for a list of one."""
+    return [value] if isinstance(value, Mapping) else value
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix="BROKER_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    server: Server = Server()
+    database: Database = Database()
+    oidc: Annotated[
+        tuple[Oidc, ...], BeforeValidator(_as_sequence), AfterValidator(_unique_names)
+    ] = ()
+    mfa: Mfa = Mfa()
+    aws: Annotated[tuple[Aws, ...], BeforeValidator(_as_sequence)] = (Aws(),)
+    sessions: Sessions = Sessions()
+    keys: Keys = Keys()
+    bootstrap: Bootstrap = Bootstrap()
+    audit: Audit = Audit()
+
+    @model_validator(mode="after")
+    def _one_aws_a_partition(self) -> Self:
+        partitions = [aws.partition for aws in self.aws]
+        if len(set(partitions)) != len(partitions):
+            raise ValueError("two [[aws]] entries have the same partition")
+        return self
+
+    @model_validator(mode="after")
+    def _bootstrap_names_providers(self) -> Self:
+        names = {provider.name for provider in self.oidc}
+        for admin in self.bootstrap.admins:
+            if admin.provider is not None and admin.provider not in names:
+                raise ValueError(f"bootstrap.admins names the unknown provider {admin.provider!r}")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # The file arrives as init values; the environment overrides it, as operators expect.
+        return env_settings, init_settings
+
+
+# Variables of the client and of packaging; every other BROKER_* must be a setting.
+_CLIENT_VARIABLES = frozenset(
+    {
+        "BROKER_CONFIG",
+        "BROKER_HOME",
+        "BROKER_SERVER",
+        "BROKER_CI_TOKEN",
+        "BROKER_CI_TOKEN_FILE",
+    }
+)
+
+
+def load(config: Path | None, overrides: Mapping[str, object] | None = None) -> Settings:
+    """Settings from the file and environment. Raises StartupError, a line a fault.
+
+    `overrides` are keyword sections of the caller's (`broker dev`), below the environment.
+    """
+    values: dict[str, object] = dict(overrides or {})
+    if config is not None:
+        values.update(_read_toml(config))
+    _refuse_unknown_variables()
+    try:
+        return Settings(**values)  # type: ignore[arg-type]  # validated by pydantic itself
+    except ValidationError as fault:
+        where = str(config) if config else "settings"
+        raise StartupError("\n".join(_lines(where, fault))) from None
+
+
+def _read_toml(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as fault:
+        raise StartupError(f"{path}: can't be read: {fault.strerror}") from None
+    except UnicodeDecodeError:
+        raise StartupError(f"{path}: is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as fault:
+        raise StartupError(f"{path}: is not valid TOML: {fault}") from None
+
+
+def _refuse_unknown_variables() -> None:
+    sections = set(Settings.model_fields)
+    for name in sorted(os.environ):
+        if not name.startswith("BROKER_") or name in _CLIENT_VARIABLES:
+            continue
+        section = name.removeprefix("BROKER_").lower().split("__", 1)[0]
+        if section not in sections:
+            raise StartupError(
+                f"{name}: is no setting; sections are {', '.join(sorted(sections))} "
+                "(such as BROKER_DATABASE__URL)"
+            )
+
+
+def _lines(where: str, fault: ValidationError) -> Sequence[str]:
+    lines = []
+    for error in fault.errors(include_url=False, include_input=False, include_context=False):
+        key = ".".join(str(part) for part in error["loc"]) or "settings"
+        message = error["msg"].removeprefix("Value error, ")
+        if error["type"] == "extra_forbidden":
+            message = "is no setting (unknown key)"
+        lines.append(f"{where}: {key}: {message}")
+    return lines
