@@ -62,7 +62,8 @@ class Role:
 @dataclass(frozen=True, slots=True)
 class User:
     """A `user:` subject: a principal id, or `provider/e-mail`, bound to a principal at apply
-    or at the first login with that verified e-mail."""
+    or at the first login with that verified e-mail.
+    """
 
     name: str
 
