@@ -2,12 +2,18 @@
 
 Owns: the login attempt that binds a browser to its redirect, what an identity
 provider has said of a person (`ProviderIdentity`), and the verbs that turn it
-into a principal with a session. Does not own: how ID tokens are verified
-(`id_token`), HTTP to the provider (`adapters/oidc`), cookies (`web`).
+into a principal with a session. Does not own: the order of a login
+(`login_flow`), how ID tokens are verified (`id_token`), HTTP to the provider
+(`adapters/oidc`), cookies (`web`).
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,6 +24,8 @@ from broker.identity.principal import Principal
 from broker.identity.sessions import LoginSession, Token
 
 LOGIN_ATTEMPT_LIFETIME = timedelta(minutes=10)
+
+_BINDING = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +45,16 @@ class ProviderIdentity:
 
 class LoginRejected(Exception):
     """The provider's answer was not acceptable. `reason` is for the log and the record alone;
-    the person sees a constant sentence and the request id."""
+    the person sees a constant sentence and the request id. `log_detail` (what the provider
+    wrote, say) goes to the log and not to the record: anybody can put anything in it.
 
-    def __init__(self, reason: str) -> None:
+    `reason` never holds a token, a code or a secret.
+    """
+
+    def __init__(self, reason: str, *, log_detail: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.log_detail = log_detail
 
 
 class IdentityProvider(Protocol):
@@ -75,11 +88,51 @@ class IdentityProvider(Protocol):
 @dataclass(frozen=True, slots=True, repr=False)
 class LoginBinding:
     """The browser's half of a login attempt: 256 random bits in a cookie, from which state,
-    nonce and PKCE verifier are derived by HMAC, so that the database and the URL hold none."""
+    nonce and PKCE verifier are derived by HMAC, so that the database and the URL hold none.
+    """
 
     cookie_value: str
 
-    # new(), parse(), hash, state, nonce, code_verifier, code_challenge
+    @classmethod
+    def new(cls) -> LoginBinding:
+        return cls(secrets.token_urlsafe(32))
+
+    @classmethod
+    def parse(cls, cookie_value: str) -> LoginBinding | None:
+        """The binding in a cookie, or None where it does not have the exact shape."""
+        return cls(cookie_value) if _BINDING.fullmatch(cookie_value) else None
+
+    @property
+    def hash(self) -> bytes:
+        """32 bytes: what the database keeps of the attempt's key."""
+        return hashlib.sha256(self.cookie_value.encode("ascii")).digest()
+
+    @property
+    def state(self) -> str:
+        return self._derive(b"broker login state")
+
+    @property
+    def nonce(self) -> str:
+        return self._derive(b"broker login nonce")
+
+    @property
+    def code_verifier(self) -> str:
+        """43 characters, as RFC 7636 section 4.1 advises."""
+        return self._derive(b"broker login code_verifier")
+
+    @property
+    def code_challenge(self) -> str:
+        """S256 of the verifier (RFC 7636 section 4.2)."""
+        digest = hashlib.sha256(self.code_verifier.encode("ascii")).digest()
+        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
+
+    def _derive(self, label: bytes) -> str:
+        # Distinct labels: state and nonce travel in URLs, and must not tell the verifier.
+        digest = hmac.digest(self.cookie_value.encode("ascii"), label, "sha256")
+        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
+
+    def __repr__(self) -> str:
+        return "LoginBinding(…)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,9 +124,18 @@ class SessionStore(Protocol):
     async def rotate_refresh_token(
         self, presented: Token, refresh: Token, access: Token, event: Event, reuse_event: Event
     ) -> tuple[Refreshed, LoginSession | None]:
-        """Redeem `presented` for the new pair in one transaction, by the rules of REFRESH_GRACE."""
+        """Redeem `presented` for the new pair in one transaction, by the rules of REFRESH_GRACE.
+
+        `event` is session.refreshed, `reuse_event` session.revoked; the store puts the
+        principal's id, kind and handle into their anonymous actor, and principal and login
+        session into their subject.
+        """
         ...
 
     async def revoke_token(self, token: Token, event: Event) -> None:
-        """RFC 7009: a refresh token ends its login session; an access token ends itself."""
+        """RFC 7009: a refresh token ends its login session; an access token ends itself.
+
+        Nothing happens for a token that is not live. `event` (session.revoked) is filled in as
+        in `rotate_refresh_token`.
+        """
         ...
