@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -70,3 +72,18 @@ def dotted(path: Path) -> str:
         else:
             text += f".{step}" if text else step
     return text
+
+
+def nearest(word: object, known: Sequence[str]) -> str:
+    """What to write instead of an unknown word."""
+    close = difflib.get_close_matches(str(word), known, 1)
+    if not close:  # `accounts` for `Accounts`, `max_duration` for `maxDuration`
+        folded = {name.replace("_", "").lower(): name for name in known}
+        close = [folded[name] for name in [_folded(word)] if name in folded]
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"write one of: {', '.join(known)}"
+
+
+def _folded(word: object) -> str:
+    return str(word).replace("_", "").replace("-", "").lower()

@@ -1,0 +1,46 @@
+"""Whom a subject of the access policy means, and who administers and audits."""
+
+from __future__ import annotations
+
+from broker.access.policy import AccessPolicy, Group, Subject, User, WorkloadRef
+from broker.identity.principal import Principal
+
+
+def means(subject: Subject, principal: Principal) -> bool:
+    """Whether `subject` names this principal.
+
+    A user is matched by principal id or by the names the store bound to the
+    principal, never by its e-mail of today; a group by its qualified name.
+    """
+    match subject:
+        case User(name):
+            return name == principal.id or name in principal.user_names
+        case Group(name):
+            return name in principal.groups
+        case WorkloadRef():
+            return False
+
+
+def is_admin(policy: AccessPolicy, principal: Principal, pinned: bool) -> bool:
+    """`pinned`: the store holds this principal as the bootstrapped admin."""
+    if principal.suspended_at is not None:
+        return False
+    return pinned or any(means(subject, principal) for subject in policy.admins)
+
+
+def is_auditor(policy: AccessPolicy, principal: Principal) -> bool:
+    """Auditors alone: that admins may read what auditors read is for the caller to say."""
+    if principal.suspended_at is not None:
+        return False
+    return any(means(subject, principal) for subject in policy.auditors)
+
+
+def written(subject: Subject) -> str:
+    """The subject as people read it: `group corp/sre`."""
+    match subject:
+        case User(name):
+            return f"user {name}"
+        case Group(name):
+            return f"group {name}"
+        case WorkloadRef(name):
+            return f"workload {name}"
