@@ -1,0 +1,316 @@
+"""Connections to the entitlement database, SQLite or PostgreSQL.
+
+Owns: opening the database safely, transactions, the database's clock, and the
+one place where "the database is out" becomes a refusal (`AuditUnavailable`).
+Does not own: the tables (`schema`) or the verbs (the modules beside this one).
+
+A URL may say `?pgbouncer=true` where PgBouncer in transaction mode stands in
+front of PostgreSQL: then no prepared statement outlives its transaction, every
+read runs inside a transaction, and no server setting is asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import asyncpg
+from sqlalchemy import URL, event, func, make_url, select
+from sqlalchemy import exc as sa_exc
+from sqlalchemy.engine import Connection
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool, PoolProxiedConnection
+
+from broker.errors import AuditUnavailable, StartupError
+
+Dialect = Literal["sqlite", "postgresql"]
+
+# Long enough for a slow disk, short enough that a caller hears of an outage at once.
+PATIENCE = 5.0
+_POOL_SIZE = 10
+_MIGRATION_PATIENCE = 600.0
+# A connection that was idle this long is asked whether it still lives; asking every
+# time would cost each request a round trip.
+_IDLE_BEFORE_PING = 10.0
+
+# SQLSTATE classes that mean the server can't serve, not that the statement is wrong:
+# connection, transaction state (a read-only standby), authorisation, no such database,
+# rollback (deadlock), resources, lock time-out, operator intervention, system, internal.
+_OUT = frozenset({"08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX"})
+
+
+class Database:
+    """One database, many connections. Open with `Database.open`, close with `aclose`.
+
+    `dialect` is "sqlite" or "postgresql"; `str(url)` hides the password.
+    """
+
+    def __init__(self, url: URL, engine: AsyncEngine, *, behind_pgbouncer: bool = False) -> None:
+        self.url = url
+        self.engine = engine
+        self.dialect: Dialect = "sqlite" if url.get_backend_name() == "sqlite" else "postgresql"
+        self.behind_pgbouncer = behind_pgbouncer
+        # A lone SELECT needs no BEGIN and ROLLBACK around it, which are two round trips
+        # more; PgBouncer needs them, to keep parse and execute on one server connection.
+        self._reading = (
+            engine if behind_pgbouncer else engine.execution_options(isolation_level="AUTOCOMMIT")
+        )
+        # SQLite has one writer. Tasks of this process queue here, in order, instead of
+        # spinning in busy_timeout, each holding a thread.
+        self._writer = asyncio.Lock() if self.dialect == "sqlite" else None
+
+    @classmethod
+    def open(cls, url: str | URL, *, pool_size: int = _POOL_SIZE) -> Database:
+        """Parse `url` and make ready to connect; a SQLite file is created, readable by its
+        owner alone. Connects to nothing yet.
+
+        Raises StartupError for a URL that can't be used.
+        """
+        parsed = _parse(url)
+        if parsed.get_backend_name() == "sqlite":
+            _create_private(parsed)
+            engine = _sqlite_engine(
+                parsed, {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": PATIENCE}
+            )
+            return cls(parsed, engine)
+        bare, behind_pgbouncer = _take_pgbouncer(parsed)
+        engine = _postgresql_engine(
+            bare,
+            behind_pgbouncer,
+            {"pool_size": pool_size, "pool_timeout": PATIENCE, "pool_recycle": 1800},
+        )
+        return cls(parsed, engine, behind_pgbouncer=behind_pgbouncer)
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        """One writing transaction: committed at the end, rolled back by any exception.
+
+        On SQLite it holds the write lock from the start. Only database work belongs
+        inside. Raises AuditUnavailable where the database is out; whether a COMMIT whose
+        answer was lost took place is then unknown.
+        """
+        with unavailable_when_out():
+            if self._writer is None:
+                async with self._connect(self.engine) as conn, conn.begin():
+                    yield conn
+                return
+            async with asyncio.timeout(PATIENCE):
+                await self._writer.acquire()
+            try:
+                async with self._connect(self.engine) as conn, conn.begin():
+                    yield conn
+            finally:
+                self._writer.release()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection for reading. Each statement sees its own snapshot.
+
+        Raises AuditUnavailable where the database is out.
+        """
+        with unavailable_when_out():
+            async with self._connect(self._reading) as conn:
+                yield conn
+
+    async def now(self, conn: AsyncConnection) -> datetime:
+        """The database's clock, UTC: the time that decides, the same for all replicas.
+
+        On PostgreSQL the time of this call and not of the transaction's start, which may
+        lie before the lock it waited for. SQLite runs in this process: its clock is ours.
+        """
+        if self.dialect == "sqlite":
+            return datetime.now(UTC)
+        moment: datetime = (await conn.execute(select(func.clock_timestamp()))).scalar_one()
+        return moment.astimezone(UTC)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+    @asynccontextmanager
+    async def _connect(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        async with engine.connect() as conn:
+            try:
+                yield conn
+            except TimeoutError:
+                # The statement may still run and its answer may still come: this
+                # connection is not to be used again.
+                await conn.invalidate()
+                raise
+
+
+@contextmanager
+def unavailable_when_out() -> Iterator[None]:
+    """Turn every way in which a database can be out into AuditUnavailable."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out(error):
+            raise
+        raise AuditUnavailable(log_detail=_describe(error)) from error
+
+
+def is_out(error: BaseException) -> bool:
+    """Whether `error` says that the database can't serve, not that a statement is wrong."""
+    if isinstance(error, sa_exc.DBAPIError):
+        if error.connection_invalidated:
+            return True
+        cause: BaseException | None = error.orig
+    elif isinstance(error, sa_exc.TimeoutError | sa_exc.DisconnectionError | OSError):
+        return True  # TimeoutError and ConnectionError are OSErrors
+    else:
+        cause = error
+    sqlstate = getattr(cause, "sqlstate", None)
+    if sqlstate is not None:
+        return str(sqlstate)[:2] in _OUT
+    if isinstance(cause, sqlite3.Error):
+        # DatabaseError itself: the file is damaged, or no database at all.
+        return isinstance(cause, sqlite3.OperationalError) or type(cause) is sqlite3.DatabaseError
+    return isinstance(error, sa_exc.InterfaceError) or isinstance(
+        cause, asyncpg.InterfaceError | asyncpg.InternalClientError
+    )
+
+
+def _describe(error: BaseException) -> str:
+    # Never str(error) of SQLAlchemy's: it holds the statement.
+    cause = error.orig if isinstance(error, sa_exc.DBAPIError) else error
+    return f"{type(cause).__name__}: {cause}"
+
+
+# --- Opening ---------------------------------------------------------------------------
+
+
+def _parse(url: str | URL) -> URL:
+    try:
+        parsed = make_url(url)
+    except (sa_exc.ArgumentError, ValueError):
+        # Not chained: the text may hold a password.
+        raise StartupError(
+            "database.url is not a URL; write sqlite+aiosqlite:///broker.db "
+            "or postgresql+asyncpg://user:password@host/name"
+        ) from None
+    if parsed.drivername not in {"sqlite+aiosqlite", "postgresql+asyncpg"}:
+        raise StartupError(
+            f"database.url starts with {parsed.drivername!r}; "
+            "write sqlite+aiosqlite:/// or postgresql+asyncpg://"
+        )
+    if parsed.get_backend_name() == "sqlite" and (
+        not parsed.database or parsed.database.startswith((":memory:", "file:"))
+    ):
+        raise StartupError(
+            "database.url names no SQLite file; an audit log can't live in memory. "
+            "Write sqlite+aiosqlite:///broker.db"
+        )
+    return parsed
+
+
+def _take_pgbouncer(url: URL) -> tuple[URL, bool]:
+    value = url.query.get("pgbouncer", "false")
+    if value not in {"true", "false"}:
+        raise StartupError("database.url: pgbouncer is true or false")
+    return url.difference_update_query(["pgbouncer"]), value == "true"
+
+
+def _create_private(url: URL) -> None:
+    path = Path(url.database or "")
+    try:
+        # SQLite gives its -wal and -shm files the mode of this one.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise StartupError(f"database.url: can't create {path}: {error.strerror}") from None
+
+
+def _sqlite_engine(url: URL, pool: Mapping[str, Any], *, patience: float = PATIENCE) -> AsyncEngine:
+    engine = create_async_engine(
+        url,
+        hide_parameters=True,
+        # No implicit BEGIN by the driver: `_begin_immediate` says when.
+        connect_args={"isolation_level": None, "timeout": patience},
+        **pool,
+    )
+    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin_immediate)
+    return engine
+
+
+def _prepare_sqlite(dbapi_connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+    cursor = dbapi_connection.cursor()
+    # FULL: a commit that was answered survives a power cut.
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_immediate(conn: Connection) -> None:
+    if conn.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+        return
+    # A deferred transaction that reads first can't always be raised to a writing one.
+    conn.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _postgresql_engine(
+    url: URL, behind_pgbouncer: bool, pool: Mapping[str, Any], *, patience: float = PATIENCE
+) -> AsyncEngine:
+    connect_args: dict[str, Any] = {"timeout": PATIENCE, "command_timeout": patience}
+    if behind_pgbouncer:
+        connect_args |= {
+            "statement_cache_size": 0,
+            "prepared_statement_cache_size": 0,
+            # Another client's statement may still be on the server connection.
+            "prepared_statement_name_func": lambda: f"broker_{uuid.uuid4().hex}",
+        }
+    else:
+        connect_args["server_settings"] = {
+            "application_name": "broker",
+            "jit": "off",
+            "lock_timeout": str(int(patience * 800)),  # ms, before command_timeout
+        }
+    engine = create_async_engine(url, hide_parameters=True, connect_args=connect_args, **pool)
+    event.listen(engine.sync_engine, "checkin", _note_return)
+    event.listen(engine.sync_engine, "checkout", _check_alive)
+    return engine
+
+
+def _note_return(_dbapi_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+    record.info["returned"] = time.monotonic()
+
+
+def _check_alive(
+    dbapi_connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
+) -> None:
+    """So that a restarted PostgreSQL heals: the pool replaces what raises DisconnectionError."""
+    driver: asyncpg.Connection = record.driver_connection
+    if driver.is_closed():
+        raise sa_exc.DisconnectionError("the server closed the connection")
+    if time.monotonic() - record.info.get("returned", time.monotonic()) < _IDLE_BEFORE_PING:
+        return
+    try:
+        cast("Any", dbapi_connection).ping()  # the dialect's own, in its transaction mode
+    except Exception as error:
+        raise sa_exc.DisconnectionError("the connection no longer answers") from error
+
+
+def migration_engine(url: str | URL) -> AsyncEngine:
+    """An engine for migrations: no pool, and time for long statements and for waiting in line.
+
+    Raises StartupError for a URL that can't be used.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "sqlite":
+        _create_private(parsed)
+        return _sqlite_engine(parsed, {"poolclass": NullPool}, patience=_MIGRATION_PATIENCE)
+    bare, behind_pgbouncer = _take_pgbouncer(parsed)
+    return _postgresql_engine(
+        bare, behind_pgbouncer, {"poolclass": NullPool}, patience=_MIGRATION_PATIENCE
+    )

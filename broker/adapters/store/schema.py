@@ -1,0 +1,382 @@
+"""Every table of the entitlement database, as one SQLAlchemy MetaData.
+
+Owns the shapes, for SQLite and PostgreSQL alike. The way there is `migrations/`;
+a test holds the two together. Does not own: the verbs, which are in the modules
+beside this one, by subject.
+
+Two rules hold throughout:
+
+- Time is UTC. `UtcTime` is timestamptz on PostgreSQL and, on SQLite, integer
+  microseconds since the epoch, so that times compare as numbers in plain SQL.
+- `issuances` and the audit tables reference nothing by foreign key. Their
+  writer holds the audit head, and a foreign key would make it wait there for
+  row locks that other transactions hold while they wait for the head: a
+  deadlock.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.types import Boolean, TypeEngine
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+def to_microseconds(moment: datetime) -> int:
+    """Whole microseconds since the epoch. Raises ValueError for a naive datetime."""
+    if moment.tzinfo is None:
+        raise ValueError("a time without a time zone can't be stored")
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def from_microseconds(value: int) -> datetime:
+    """The UTC time that SQLite keeps as `value`."""
+    return _EPOCH + value * _MICROSECOND
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An instant, always UTC: timestamptz, or integer microseconds since the epoch on SQLite."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """The column type on this database."""
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(BigInteger())
+        return dialect.type_descriptor(DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | datetime | None:
+        """To the database. Raises ValueError for a naive datetime."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a time zone can't be stored")
+        return to_microseconds(value) if dialect.name == "sqlite" else value.astimezone(UTC)
+
+    def process_result_value(
+        self, value: int | datetime | None, dialect: Dialect
+    ) -> datetime | None:
+        """From the database, in UTC."""
+        if value is None:
+            return None
+        return from_microseconds(value) if isinstance(value, int) else value.astimezone(UTC)
+
+
+# On SQLite only INTEGER PRIMARY KEY is the row's own key; BIGINT would add an index.
+_BigKey = BigInteger().with_variant(Integer(), "sqlite")
+
+metadata = MetaData(naming_convention=NAMING)
+
+
+# --- Who -------------------------------------------------------------------------------
+
+principals = Table(
+    "principals",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("issuer", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("handle", Text, nullable=False),
+    Column("email", Text),
+    # The address with ASCII letters lowered: what addresses are compared by.
+    Column("email_key", Text),
+    Column("email_verified", Boolean, nullable=False),
+    Column("groups", JSON, nullable=False),
+    Column("claims", JSON, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("last_login_at", UtcTime),
+    Column("suspended_at", UtcTime),
+    Column("suspended_reason", Text),
+    Column("pinned_admin_at", UtcTime),
+    UniqueConstraint("issuer", "subject"),
+    Index(None, "provider", "email_key"),
+)
+
+user_bindings = Table(
+    "user_bindings",
+    metadata,
+    # A `user:` name of the access policy as it stands there: provider/e-mail.
+    Column("name", Text, primary_key=True),
+    Column("provider", Text, nullable=False),
+    Column("email_key", Text, nullable=False),
+    Column("principal_id", Text, ForeignKey("principals.id")),
+    Column("created_at", UtcTime, nullable=False),
+    Column("bound_at", UtcTime),
+    Index(None, "principal_id"),
+    Index(None, "provider", "email_key"),
+)
+
+
+# --- Login -----------------------------------------------------------------------------
+
+login_attempts = Table(
+    "login_attempts",
+    metadata,
+    Column("binding_hash", LargeBinary, primary_key=True),
+    Column("provider", Text, nullable=False),
+    Column("next_path", Text, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Index(None, "expires_at"),
+)
+
+login_sessions = Table(
+    "login_sessions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("principal_id", Text, ForeignKey("principals.id"), nullable=False),
+    Column("client", Text, nullable=False),
+    Column("auth_time", UtcTime, nullable=False),
+    Column("mfa_time", UtcTime),
+    Column("created_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("ip", Text),
+    Column("user_agent", Text),
+    Column("may_enrol_until", UtcTime),
+    Column("revoked_at", UtcTime),
+    Index(None, "principal_id"),
+    Index(None, "expires_at"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column(
+        "login_session_id",
+        Text,
+        ForeignKey("login_sessions.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("role", Text),
+    Column("created_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    # Refresh tokens alone: the one that this one replaced, when this one was itself
+    # replaced, and until when it may be shown once more because the reply may be lost.
+    Column("previous_hash", LargeBinary),
+    Column("retired_at", UtcTime),
+    Column("grace_until", UtcTime),
+    Index(None, "login_session_id"),
+    Index(None, "expires_at"),
+    Index(None, "previous_hash"),
+)
+
+oauth_codes = Table(
+    "oauth_codes",
+    metadata,
+    Column("code_hash", LargeBinary, primary_key=True),
+    Column("client_id", Text, nullable=False),
+    Column("redirect_uri", Text, nullable=False),
+    Column("code_challenge", Text, nullable=False),
+    Column(
+        "browser_session_id",
+        Text,
+        ForeignKey("login_sessions.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("created_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("spent_at", UtcTime),
+    # The session made from it, which ends when the code is shown again.
+    Column("login_session_id", Text),
+    Index(None, "expires_at"),
+    Index(None, "browser_session_id"),
+)
+
+throttle_counters = Table(
+    "throttle_counters",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("key_hash", LargeBinary, primary_key=True),
+    # The number of the fixed window since the epoch, and what was admitted in it.
+    Column("window_number", BigInteger, nullable=False),
+    Column("admitted", BigInteger, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Index(None, "expires_at"),
+)
+
+
+# --- The second factor -----------------------------------------------------------------
+
+factors = Table(
+    "factors",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("principal_id", Text, ForeignKey("principals.id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("nonce", LargeBinary, nullable=False),
+    Column("ciphertext", LargeBinary, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("confirmed_at", UtcTime),
+    Column("last_step", BigInteger, nullable=False),
+    Index(None, "principal_id"),
+)
+
+recovery_codes = Table(
+    "recovery_codes",
+    metadata,
+    Column("principal_id", Text, ForeignKey("principals.id"), primary_key=True),
+    Column("code_hash", LargeBinary, primary_key=True),
+    Column("created_at", UtcTime, nullable=False),
+)
+
+enrolment_codes = Table(
+    "enrolment_codes",
+    metadata,
+    Column("code_hash", LargeBinary, primary_key=True),
+    # For a principal, or for whoever logs in with this provider and verified address.
+    Column("principal_id", Text, ForeignKey("principals.id")),
+    Column("provider", Text),
+    Column("email_key", Text),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    CheckConstraint(
+        "(principal_id IS NULL) = (provider IS NOT NULL AND email_key IS NOT NULL)", name="target"
+    ),
+    Index(None, "principal_id"),
+    Index(None, "provider", "email_key"),
+    Index(None, "expires_at"),
+)
+
+mfa_failures = Table(
+    "mfa_failures",
+    metadata,
+    Column("principal_id", Text, ForeignKey("principals.id"), primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("locked_until", UtcTime),
+)
+
+
+# --- What they may have ----------------------------------------------------------------
+
+access_policies = Table(
+    "access_policies",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("text", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("applied_at", UtcTime, nullable=False),
+    Column("applied_by", Text, nullable=False),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("principal_id", Text, ForeignKey("principals.id"), nullable=False),
+    Column("role", Text, nullable=False),
+    Column("not_before", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("granted_by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("revoked_at", UtcTime),
+    Index(None, "principal_id", "expires_at"),
+)
+
+
+# --- What was given --------------------------------------------------------------------
+
+issuances = Table(
+    "issuances",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("principal_id", Text, nullable=False),
+    Column("login_session_id", Text, nullable=False),
+    Column("grant_id", Text),
+    Column("role", Text, nullable=False),
+    Column("role_arn", Text, nullable=False),
+    Column("account_id", Text, nullable=False),
+    Column("session_name", Text, nullable=False),
+    Column("source_identity", Text, nullable=False),
+    Column("duration_seconds", Integer, nullable=False),
+    Column("policy_sha256", Text),
+    Column("state", Text, nullable=False),
+    Column("requested_at", UtcTime, nullable=False),
+    Column("concluded_at", UtcTime),
+    Column("expires_at", UtcTime),
+    Column("access_key_id", Text),
+    Column("assumed_role_arn", Text),
+    Column("assumed_role_id", Text),
+    Column("sts_request_id", Text),
+    Index(None, "principal_id", "requested_at", "id"),
+    Index(None, "requested_at", "id"),
+)
+# The reaper looks for intents that have no outcome; there are few at any time.
+Index(
+    "ix_issuances_open",
+    issuances.c.requested_at,
+    postgresql_where=issuances.c.state == "requested",
+    sqlite_where=issuances.c.state == "requested",
+)
+
+
+# --- The audit log ---------------------------------------------------------------------
+
+audit_records = Table(
+    "audit_records",
+    metadata,
+    Column("seq", _BigKey, primary_key=True, autoincrement=False),
+    Column("time", UtcTime, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("actor_id", Text, nullable=False),
+    Column("principal_id", Text),
+    # The exact bytes, their leaf hash and the chain's value after them: never re-made.
+    Column("record", LargeBinary, nullable=False),
+    Column("leaf", LargeBinary, nullable=False),
+    Column("chain", LargeBinary, nullable=False),
+    Index(None, "type", "seq"),
+    Index(None, "principal_id", "seq"),
+    Index(None, "time", "seq"),
+)
+
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("chain", LargeBinary, nullable=False),
+    Column("time", UtcTime),
+    CheckConstraint("id = 1", name="one_row"),
+)
+
+audit_attachments = Table(
+    "audit_attachments",
+    metadata,
+    Column("sha256", Text, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
