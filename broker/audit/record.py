@@ -4,20 +4,38 @@ Owns the list of event types and the record's format, version 1. The bytes are
 RFC 8785 canonical JSON by construction: only ASCII keys, strings, booleans,
 null, lists, objects and integers below 2^53 are admitted, for which sorted
 msgspec output is the canonical form (the test oracle is `rfc8785`).
+
+An event becomes a record in three steps: `clean` makes text from outside
+storable, `prepare` refuses what is not JSON-ready and encodes everything but
+the sequence number and time, `Prepared.record` fills those in and cannot fail.
+So nothing a caller sends can stop a transaction that carries others' records.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
 import msgspec
 
+from broker.audit.chain import MAX_RECORD_BYTES
+
 FORMAT_VERSION = 1
-MAX_RECORD_BYTES = 60 * 1024
 _MAX_SAFE_INTEGER = 2**53 - 1
+_MAX_DEPTH = 32
+# Texts that stay in the record itself, where `detail` can be stored beside it.
+_MAX_ACTOR_TEXT = 512
+_MAX_SUBJECT_TEXT = 1024
+# The longest `"seq":` and `"time":` values: 19 digits, and 27 characters of time.
+_SEQ_AND_TIME_BYTES = 19 + 27
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+_encoder = msgspec.json.Encoder(order="sorted")
 
 
 class EventType(StrEnum):
@@ -90,3 +108,185 @@ class Appended:
 def rfc3339(moment: datetime) -> str:
     """UTC with `Z` and microseconds: `2026-01-02T03:04:05.000006Z`."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class NotStorable(ValueError):
+    """An event that is not JSON-ready: a fault of the code that made it, not of its user."""
+
+
+def clean_text(text: str, limit: int | None = None) -> str:
+    """Text from outside, made storable: NUL and lone surrogates become U+FFFD, and what is
+    over `limit` characters is cut and ends in an ellipsis.
+
+    PostgreSQL takes neither NUL in text nor surrogates in UTF-8; JSON escapes could
+    smuggle in both.
+    """
+    if limit is not None and len(text) > limit:
+        text = text[: limit - 1] + "…"
+    return _UNSTORABLE.sub("\ufffd", text)
+
+
+def clean(event: Event) -> Event:
+    """The event with every text in it through `clean_text`; actor and subject also bounded.
+
+    Raises NotStorable for values that are not JSON-ready.
+    """
+    actor = event.actor
+    return replace(
+        event,
+        actor=Actor(
+            clean_text(actor.id, _MAX_ACTOR_TEXT),
+            clean_text(actor.kind, _MAX_ACTOR_TEXT),
+            _clean_optional(actor.handle),
+            _clean_optional(actor.ip),
+            _clean_optional(actor.user_agent),
+        ),
+        request_id=_clean_optional(event.request_id),
+        subject=_object(event.subject, _MAX_SUBJECT_TEXT, 0),
+        detail=_object(event.detail, None, 0),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A `detail` too large for its record: canonical JSON, named by its SHA-256 in hex."""
+
+    sha256: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An event, checked and encoded up to its place in the log. Holds what the log indexes."""
+
+    type: str
+    actor_id: str
+    principal_id: str | None
+    attachment: Attachment | None
+    before_seq: bytes
+    before_time: bytes
+    after_time: bytes
+
+    def record(self, seq: int, time: str) -> bytes:
+        """The canonical bytes. `time` as of `rfc3339`: a batch shares one.
+
+        Sorted order puts seq, subject, time, type and v last.
+        """
+        return b"%b%d%b%b%b" % (
+            self.before_seq,
+            seq,
+            self.before_time,
+            time.encode("ascii"),
+            self.after_time,
+        )
+
+
+def prepare(event: Event) -> Prepared:
+    """Check and encode the event; an oversize `detail` becomes an attachment.
+
+    Raises NotStorable for floats, integers of 2^53 and over, keys that are not ASCII, lone
+    surrogates and NUL, nesting over 32 levels, and an actor and subject over 60 KiB.
+    """
+    _require_json(event.subject, 0)
+    _require_json(event.detail, 0)
+    prepared = _encode(event, None)
+    if _size(prepared) > MAX_RECORD_BYTES:
+        event, attachment = split_detail(event)
+        prepared = _encode(event, attachment)
+        if _size(prepared) > MAX_RECORD_BYTES:
+            raise NotStorable("the record is over 60 KiB even without its detail")
+    return prepared
+
+
+def split_detail(event: Event) -> tuple[Event, Attachment]:
+    """The event with `detail` = {"attachment": {"sha256", "bytes"}}, and what that names."""
+    body = _encoder.encode(event.detail)
+    sha256 = hashlib.sha256(body).hexdigest()
+    named = {"attachment": {"sha256": sha256, "bytes": len(body)}}
+    return replace(event, detail=named), Attachment(sha256, body)
+
+
+def to_record(event: Event, seq: int, time: datetime) -> bytes:
+    """The event's canonical bytes at its place in the log. Raises NotStorable."""
+    return prepare(event).record(seq, rfc3339(time))
+
+
+def _encode(event: Event, attachment: Attachment | None) -> Prepared:
+    actor = event.actor
+    principal = event.subject.get("principal")
+    texts = {
+        "id": actor.id,
+        "kind": actor.kind,
+        "handle": actor.handle,
+        "ip": actor.ip,
+        "user_agent": actor.user_agent,
+    }
+    _require_json(texts, 0)
+    _require_json(event.request_id, 0)
+    return Prepared(
+        type=event.type.value,
+        actor_id=actor.id,
+        principal_id=principal if isinstance(principal, str) else None,
+        attachment=attachment,
+        before_seq=b'{"actor":%b,"detail":%b,"outcome":%b,"request_id":%b,"seq":'
+        % (
+            _encoder.encode(texts),
+            _encoder.encode(event.detail),
+            _encoder.encode(event.outcome.value),
+            _encoder.encode(event.request_id),
+        ),
+        before_time=b',"subject":%b,"time":"' % _encoder.encode(event.subject),
+        after_time=b'","type":%b,"v":%d}' % (_encoder.encode(event.type.value), FORMAT_VERSION),
+    )
+
+
+def _size(prepared: Prepared) -> int:
+    return (
+        len(prepared.before_seq)
+        + len(prepared.before_time)
+        + len(prepared.after_time)
+        + _SEQ_AND_TIME_BYTES
+    )
+
+
+def _clean_optional(text: str | None) -> str | None:
+    return None if text is None else clean_text(text, _MAX_ACTOR_TEXT)
+
+
+def _object(value: Mapping[str, object], limit: int | None, depth: int) -> dict[str, object]:
+    return {key: _clean_value(member, limit, depth + 1) for key, member in value.items()}
+
+
+def _clean_value(value: object, limit: int | None, depth: int) -> object:
+    if depth > _MAX_DEPTH:
+        raise NotStorable(f"nested over {_MAX_DEPTH} levels deep")
+    if isinstance(value, str):
+        return clean_text(value, limit)
+    if isinstance(value, Mapping):
+        return _object(value, limit, depth)
+    if isinstance(value, list | tuple):
+        return [_clean_value(member, limit, depth + 1) for member in value]
+    return value
+
+
+def _require_json(value: object, depth: int) -> None:
+    if isinstance(value, str):
+        if _UNSTORABLE.search(value):
+            raise NotStorable("a text holds NUL or a lone surrogate")
+    elif value is None or isinstance(value, bool):
+        return
+    elif isinstance(value, int):
+        if abs(value) > _MAX_SAFE_INTEGER:
+            raise NotStorable("an integer is 2^53 or over")
+    elif depth >= _MAX_DEPTH:
+        raise NotStorable(f"nested over {_MAX_DEPTH} levels deep")
+    elif isinstance(value, Mapping):
+        for key, member in value.items():
+            if not isinstance(key, str) or not key.isascii() or "\0" in key:
+                raise NotStorable("a key is not an ASCII string")
+            _require_json(member, depth + 1)
+    elif isinstance(value, list | tuple):
+        for member in value:
+            _require_json(member, depth + 1)
+    else:
+        raise NotStorable(f"a {type(value).__name__} is not JSON-ready")
