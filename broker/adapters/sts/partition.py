@@ -1,0 +1,160 @@
+"""The broker's footing in one AWS partition: credentials, identity, endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from broker.adapters.sts import answer, query
+from broker.adapters.sts.config import StsConfig
+from broker.adapters.sts.credentials import BaseCredentials, NoBaseCredentials
+from broker.adapters.sts.endpoint import Endpoint, EndpointError, resolve
+from broker.adapters.sts.exchange import exchange
+from broker.adapters.sts.pool import Pool
+from broker.adapters.sts.refusal import BASE_REFUSED, Asked
+from broker.adapters.sts.sigv4 import Signer
+from broker.errors import AwsUnavailable
+from broker.issuance.sts import AssumeRole, Minted, StsFailure
+
+logger = logging.getLogger(__name__)
+
+
+class Partition:
+    """Its methods raise StsFailure unless they say otherwise."""
+
+    def __init__(self, config: StsConfig, pool: Pool, clock: Callable[[], datetime]) -> None:
+        self.config = config
+        self._pool = pool
+        self._clock = clock
+        self._credentials = BaseCredentials(config)
+        self._endpoints: dict[str, Endpoint] = {}
+        self._identity: answer.CallerIdentity | None = None
+        self._identifying = asyncio.Lock()
+
+    async def aclose(self) -> None:
+        await self._credentials.aclose()
+
+    def chained(self) -> bool:
+        """A session token means a role session (or GetSessionToken's, which is capped alike).
+
+        True while nothing is known: the lower cap never fails at STS.
+        """
+        if self.config.chained != "auto":
+            return self.config.chained
+        if self._identity is not None and self._identity.is_role_session:
+            return True
+        return self._credentials.token_present is not False
+
+    async def endpoint(self, region: str) -> Endpoint:
+        """Kept for good: endpoints are a matter of settings. Raises EndpointError."""
+        found = self._endpoints.get(region)
+        if found is None:
+            found = await asyncio.to_thread(resolve, self.config, region)
+            self._endpoints[region] = found
+        return found
+
+    async def identify(self) -> answer.CallerIdentity:
+        """Who the base credentials belong to, asked of STS now."""
+        try:
+            with _alarm_where_odd():
+                reply = await self._ask(None, query.GET_CALLER_IDENTITY, self.config.region)
+                self._identity = answer.caller_identity(reply)
+        except StsFailure as failure:
+            failure.outcome_unknown = False  # asking who one is mints nothing
+            raise
+        if self._identity.is_user and self._credentials.token_present is False:
+            logger.warning(
+                "The broker's AWS identity %s is a user with long-term keys, which leak and never "
+                "expire; run it as a role instead (instance profile, IRSA, Pod Identity)",
+                self._identity.arn,
+            )
+        return self._identity
+
+    async def assume_role(self, call: AssumeRole) -> Minted:
+        await self._require_harmless_identity()
+        region = call.region or self.config.region
+        with _alarm_where_odd():
+            reply = await self._ask(call, query.assume_role(call), region)
+            return answer.minted(reply, call, self._clock())
+
+    async def _require_harmless_identity(self) -> None:
+        """No policy narrows the root user, so the broker does nothing in its name."""
+        identity = self._identity
+        if identity is None:
+            async with self._identifying:
+                identity = self._identity or await self.identify()
+        if identity.is_root:
+            raise StsFailure(
+                AwsUnavailable(
+                    "The broker runs as an AWS account's root user, and gives out nothing so. Ask "
+                    "the operator to run it as an IAM role.",
+                    log_detail=f"the base credentials belong to {identity.arn}",
+                ),
+                alarm=True,
+            )
+
+    async def _ask(self, call: AssumeRole | None, body: bytes, region: str) -> answer.Reply:
+        """The 200 answer. Where AWS refused the base credentials, newer ones are tried once: a
+        refused call has minted nothing.
+        """
+        try:
+            endpoint = await self.endpoint(region)
+        except EndpointError as error:
+            raise _unusable(
+                "The broker has no usable AWS endpoint. Ask the operator to check the region of "
+                "the account and the AWS settings.",
+                error,
+            ) from error
+        signer = await self._signer()
+        try:
+            return await self._exchange(endpoint, body, signer, call)
+        except StsFailure as failure:
+            if failure.sts_code not in BASE_REFUSED or not self._credentials.renew(signer):
+                raise
+        self._identity = None
+        if call is not None:
+            await self._require_harmless_identity()
+        return await self._exchange(endpoint, body, await self._signer(), call)
+
+    async def _exchange(
+        self, endpoint: Endpoint, body: bytes, signer: Signer, call: AssumeRole | None
+    ) -> answer.Reply:
+        base_arn = None if self._identity is None else self._identity.arn
+        asked = Asked(call, base_arn, endpoint.region, self._clock())
+        return await exchange(self._pool, endpoint, body, signer, asked, self._clock)
+
+    async def _signer(self) -> Signer:
+        try:
+            return await self._credentials.signer()
+        except NoBaseCredentials as error:
+            raise _unusable(
+                "The broker has no AWS credentials of its own. Ask the operator to give it an IAM "
+                "role; `broker doctor` checks it.",
+                error,
+            ) from error
+
+
+def _unusable(detail: str, error: Exception) -> StsFailure:
+    return StsFailure(AwsUnavailable(detail, log_detail=str(error)))
+
+
+@contextmanager
+def _alarm_where_odd() -> Iterator[None]:
+    """Discard an odd answer: StsFailure with `alarm`, and an error in the log."""
+    try:
+        yield
+    except answer.OddAnswer as odd:
+        logger.error("An odd answer of STS was discarded (request %s): %s", odd.request_id, odd)  # noqa: TRY400 - the reason is the message; a trace adds nothing
+        raise StsFailure(
+            AwsUnavailable(
+                "AWS gave an answer that the broker does not trust, and discarded. Ask the "
+                "operator: the log says what was odd, under this request's id.",
+                log_detail=f"odd answer of STS, request {odd.request_id}: {odd.reason}",
+            ),
+            request_id=odd.request_id,
+            outcome_unknown=odd.may_have_minted,
+            alarm=True,
+        ) from odd
