@@ -66,6 +66,7 @@ class FileKeyRing:
                 _flush(file)
                 # A link, unlike a rename, never replaces what is there.
                 os.link(staging, path)
+            staging.unlink()
         except FileExistsError:
             raise StartupError(f"The sealing key file {path} exists already.") from None
         except OSError as error:
@@ -209,14 +210,16 @@ def _decode(content: bytes) -> tuple[str, dict[str, bytes]]:
 
 @contextmanager
 def _staged(path: Path) -> Iterator[BinaryIO]:
-    """A new file, never readable by others, that is gone afterwards unless it was renamed."""
+    """A new file, never readable by others, that is removed again where the block fails."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
-    finally:
+    except BaseException:
+        # Not on success: renamed by then, and the name may be another rotation's lock.
         path.unlink(missing_ok=True)
+        raise
 
 
 def _flush(file: BinaryIO) -> None:

@@ -92,7 +92,8 @@ class AuthorizationRequest:
     ) -> AuthorizationRequest:
         """The request in the query's pairs. Unknown parameters are ignored (RFC 6749, 3.1).
 
-        `issuer` is the broker's own, for error redirects (RFC 9207). Raises OAuthError; with `redirect_to` once client and redirect_uri are known good.
+        `issuer` is the broker's own, for error redirects (RFC 9207). Raises OAuthError; with
+        `redirect_to` once client and redirect_uri are known good.
         """
         parameters = single_valued(pairs)
         if parameters.get("client_id") != CLI_CLIENT_ID:

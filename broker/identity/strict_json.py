@@ -1,0 +1,102 @@
+"""JSON from people who may lie: one reading only, and bounded work.
+
+Owns: what is refused before a document is looked at. Two parsers may read a
+repeated member, a lone surrogate or NaN in two ways; whoever checks one reading
+and acts on the other is fooled. Does not own: what the members mean.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import NoReturn
+
+MAX_DEPTH = 16
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
+
+
+class MalformedJson(ValueError):
+    """Not a JSON object, or one that could be read in two ways. Never quotes the document."""
+
+
+def parse_object(document: bytes, *, max_depth: int = MAX_DEPTH) -> Mapping[str, object]:
+    """The JSON object in `document` (UTF-8, RFC 8259); the caller has bounded its size.
+
+    Raises MalformedJson, and nothing else: for what is not an object, a repeated member at any
+    depth, deeper nesting than `max_depth`, NaN and infinities, numbers beyond 308 digits, and
+    strings that are not Unicode text.
+    """
+    _check_depth(document, max_depth)
+    try:
+        value = json.loads(
+            document.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_bounded,
+        )
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, MalformedJson):
+            raise
+        # Without the cause: the parser's error holds the whole document.
+        raise MalformedJson("not JSON") from None
+    if not isinstance(value, dict):
+        raise MalformedJson("not an object")
+    _check_text(value)
+    return value
+
+
+def _check_depth(document: bytes, max_depth: int) -> None:
+    """Before the parser, which recurses. Text that is not JSON may count wrongly: it is
+    refused by the parser anyway, which guards its own stack.
+    """
+    depth = 0
+    for bracket in _BRACKET.finditer(_STRING.sub(b"", document)):
+        depth += 1 if bracket[0] in b"[{" else -1
+        if depth > max_depth:
+            raise MalformedJson("nested too deeply")
+
+
+def _unique(members: list[tuple[str, object]]) -> dict[str, object]:
+    unique = dict(members)
+    if len(unique) != len(members):
+        raise MalformedJson("a member is repeated")
+    return unique
+
+
+def _refuse_constant(_: str) -> NoReturn:
+    raise MalformedJson("NaN and infinities are not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise MalformedJson("a number is too large")
+    return number
+
+
+def _bounded(text: str) -> int:
+    if len(text) > 308:
+        raise MalformedJson("a number is too large")
+    return int(text)
+
+
+def _check_text(value: object) -> None:
+    """Lone surrogates: legal as JSON escapes, impossible to store, compare or send on."""
+    match value:
+        case str():
+            if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+                raise MalformedJson("a string is not Unicode text")
+        case dict():
+            for name, member in value.items():
+                _check_text(name)
+                _check_text(member)
+        case list():
+            for item in value:
+                _check_text(item)
+        case _:
+            pass
