@@ -216,10 +216,14 @@ class Bootstrap(Section):
 
 
 class Audit(Section):
-    """`wait_seconds`: the longest a request waits for its record before it is refused."""
+    """`wait_seconds`: the longest a request waits for its record before it is refused.
+    `orphan_after_seconds`: the age at which an intent without outcome is closed as orphaned;
+    it must exceed the longest STS call.
+    """
 
     wait_seconds: float = Field(default=5.0, gt=0, le=30)
     queue_size: int = Field(default=4096, ge=16, le=100_000)
+    orphan_after_seconds: float = Field(default=60.0, ge=15, le=3600)
 
 
 def _unique_names(providers: tuple[Oidc, ...]) -> tuple[Oidc, ...]:

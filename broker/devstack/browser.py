@@ -176,7 +176,7 @@ class ScriptedPerson:
         """
         page = browser.open(url)
         for _ in range(12):
-            answered = self._answer(browser, page, enrolment_code)
+            answered = self.answer(browser, page, enrolment_code)
             if answered is None:
                 return page
             if answered.status >= 400:
@@ -184,7 +184,8 @@ class ScriptedPerson:
             page = answered
         raise CannotSignIn(f"still asked at {page.path}")
 
-    def _answer(self, browser: ScriptedBrowser, page: Page, enrolment_code: str) -> Page | None:
+    def answer(self, browser: ScriptedBrowser, page: Page, enrolment_code: str) -> Page | None:
+        """What follows from answering this page, or None where it asks nothing."""
         if form := page.form_with("password"):
             return browser.submit(
                 page, form, {"username": self.username, "password": self.password}

@@ -40,7 +40,9 @@ def main(argv: Sequence[str]) -> int:
     providers = frozenset(arguments.provider) or _configured_providers(arguments.config)
     findings = lint_policy(text, providers=providers)
     for finding in findings:
-        print(f"{arguments.file}:{finding.line}:{finding.column}: {finding.level}: {finding.message}")
+        print(
+            f"{arguments.file}:{finding.line}:{finding.column}: {finding.level}: {finding.message}"
+        )
         if finding.instead:
             print(f"    write instead: {finding.instead}")
     if any(finding.level == "error" for finding in findings):

@@ -33,7 +33,8 @@ def load_settings(given: Path | None) -> Settings:
 
 def configure_logging(level: str) -> None:
     """JSON lines on stderr. Foreign loggers stay at WARNING whatever our own level is:
-    at DEBUG botocore prints STS bodies, drivers print parameters, HTTP clients full URLs."""
+    at DEBUG botocore prints STS bodies, drivers print parameters, HTTP clients full URLs.
+    """
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s %(message)s"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 
 from broker.adapters.migrations import migrate
 from broker.server_cli import add_config_option
@@ -21,6 +22,6 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     settings = load_settings(arguments.config)
-    migrate(settings.database.url.get_secret_value())
+    asyncio.run(migrate(settings.database.url.get_secret_value()))
     print("The database schema is current.")
     return 0

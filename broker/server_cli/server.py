@@ -5,16 +5,26 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import structlog
 import uvicorn
+import uvloop
 
 from broker.app import create_app
+from broker.errors import StartupError
 from broker.server_cli import add_config_option
 from broker.server_cli.configuration import load_settings
 from broker.settings import Settings
 
 _log = structlog.get_logger()
+
+# Requests in flight at SIGTERM may wait for STS (5 s a try) and for the log; orchestrators
+# commonly kill after 30 s.
+_DRAIN_SECONDS = 25
+_BACKLOG = 2048
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -30,43 +40,69 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     settings = load_settings(arguments.config)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve(settings))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve_until_signalled(settings))
     return 0
 
 
-def _loop_factory() -> type[asyncio.AbstractEventLoop]:
-    import uvloop  # absent on some platforms' wheels; a failure to import names itself
+async def _serve_until_signalled(settings: Settings) -> None:
+    async with serving(settings) as finished:
+        await finished
 
-    return uvloop.Loop
+
+class _Server(uvicorn.Server):
+    """uvicorn, with an event for the moment it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self.listening.set()
 
 
-async def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM. Raises StartupError before anything listens.
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[asyncio.Task[None]]:
+    """The broker, listening. Yields the task that ends when a signal has stopped it; leaving
+    the block stops it too, after what is in flight.
 
-    The lifespan is entered here and not by uvicorn, which would hide the one plain
-    line of a StartupError behind a traceback.
+    Raises StartupError before anything listens: the lifespan is entered here and not by
+    uvicorn, which would hide its one plain line behind a traceback.
     """
     app = create_app(settings)
-    server = uvicorn.Server(uvicorn_config(app, settings))
+    server = _Server(_uvicorn_config(app))
     async with app.router.lifespan_context(app):
-        _log.info(
-            "serving",
-            host=settings.server.host,
-            port=settings.server.port,
-            public_url=settings.server.public_url,
-            pid=os.getpid(),
-        )
-        await server.serve()
+        task = asyncio.create_task(server.serve(sockets=[_bind(settings)]))
+        try:
+            await server.listening.wait()
+            _log.info(
+                "serving",
+                host=settings.server.host,
+                port=settings.server.port,
+                public_url=settings.server.public_url,
+                pid=os.getpid(),
+            )
+            yield task
+        finally:
+            server.should_exit = True
+            await task
 
 
-def uvicorn_config(app: object, settings: Settings) -> uvicorn.Config:
+def _bind(settings: Settings) -> socket.socket:
+    """The listening socket. uvicorn would end the process itself where the port is taken."""
+    host, port = settings.server.host, settings.server.port
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address, family=family, backlog=_BACKLOG)
+    except OSError as fault:
+        raise StartupError(f"can't listen on {host} port {port}: {fault.strerror}") from None
+
+
+def _uvicorn_config(app: object) -> uvicorn.Config:
     """uvicorn with our own access log and our own reading of forwarded addresses."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]  # an ASGI application; uvicorn's alias is wider than ours
-        host=settings.server.host,
-        port=settings.server.port,
-        loop="none",
         http="httptools",
         ws="none",
         lifespan="off",
@@ -74,7 +110,6 @@ def uvicorn_config(app: object, settings: Settings) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        backlog=2048,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=25,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
