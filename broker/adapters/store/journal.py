@@ -1,0 +1,270 @@
+"""The issuance path's audit log: many callers, one transaction, one order.
+
+Owns the queue in front of the log, the callers' patience, the denials of the
+current minute and the reaper's timer. Implements `broker.issuance.journal.Journal`,
+and `append` for events that change nothing else. Does not own: what a group
+commit does (`journal_batch`) and its SQL (`journal_postgresql`, `journal_sqlite`);
+store verbs append by `records.append` in their own transactions.
+
+Group commit: one appender task a process takes what waits, up to `_MAX_BATCH`,
+and commits it at once; what comes meanwhile is the next batch. So a lone caller
+waits for one transaction, and a crowd shares one.
+
+Fail closed: a record that is not known to be durable is AuditUnavailable, be
+it that the database is out, that its answer to COMMIT was lost, that too many
+wait already, or that the caller's patience ended. Then nobody may act on it,
+though it may turn out to be in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from broker.adapters.store.engine import PATIENCE, Database
+from broker.adapters.store.journal_batch import Answer, Entry, Ledger
+from broker.adapters.store.journal_postgresql import PostgresLedger
+from broker.adapters.store.journal_sqlite import SqliteLedger
+from broker.audit.record import Appended, Event, NotStorable, clean_text
+from broker.audit.suppress import DenialWindow
+from broker.errors import AuditUnavailable
+from broker.issuance.journal import Concluded, Intent, Outcome
+
+CAPACITY = 4096
+REAP_AFTER = 60.0  # seconds: far beyond the longest STS call with its retries
+HOUSEKEEPING_EVERY = 5.0  # seconds
+
+_MAX_BATCH = 512
+_REAP_BATCH = 500
+
+_Row = TypeVar("_Row", Intent, Outcome)
+
+_log = logging.getLogger(__name__)
+
+
+class GroupCommitJournal:
+    """One a process, over one database. `start` it in the event loop, `aclose` it at the end."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        capacity: int = CAPACITY,
+        patience: float = PATIENCE,
+        reap_after: float = REAP_AFTER,
+        housekeeping_every: float = HOUSEKEEPING_EVERY,
+    ) -> None:
+        self._ledger: Ledger = (
+            SqliteLedger(database) if database.dialect == "sqlite" else PostgresLedger(database)
+        )
+        self._capacity = capacity
+        self._patience = patience
+        self._reap_after = reap_after
+        self._housekeeping_every = housekeeping_every
+        self._waiting: deque[Entry] = deque()
+        self._wake = asyncio.Event()
+        self._accepting = False
+        self._stopping = False
+        self._appender: asyncio.Task[None] | None = None
+        self._housekeeper: asyncio.Task[None] | None = None
+        self._denials = DenialWindow()
+        self._suppressed: tuple[Event, ...] = ()
+
+    async def start(self) -> None:
+        """Begin to accept. Connects to nothing before there is something to append."""
+        self._accepting = True
+        self._appender = asyncio.create_task(self._append_batches(), name="audit-appender")
+        self._housekeeper = asyncio.create_task(self._keep_house(), name="audit-housekeeper")
+
+    async def aclose(self) -> None:
+        """Refuse what comes from now on, write what waits and the counts of denials, close."""
+        self._accepting = False
+        if self._housekeeper is not None:
+            self._housekeeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._housekeeper
+        self._suppressed += self._denials.take_all()
+        try:
+            await self._append_suppressed()
+        except AuditUnavailable as error:
+            _log.error("counts of denials are lost at the end: %s", error.log_detail)
+        self._stopping = True
+        self._wake.set()
+        if self._appender is not None:
+            await self._appender
+        await self._ledger.aclose()
+
+    # --- What callers may do -------------------------------------------------------------
+
+    async def request(self, intent: Intent) -> Appended:
+        """See Journal."""
+        self._require_open()
+        answer = await self._submit(intent.event, intent=_storable(intent))
+        if not isinstance(answer, Appended):
+            raise AuditUnavailable(log_detail=f"an issuance {intent.id} exists already")
+        return answer
+
+    async def conclude(self, outcome: Outcome) -> Concluded:
+        """See Journal."""
+        self._require_open()
+        outcome = replace(_storable(outcome), intent=_storable(outcome.intent))
+        answer = await self._submit(outcome.event, outcome=outcome)
+        if not isinstance(answer, Concluded):
+            raise AuditUnavailable(log_detail="the outcome was not recorded as one")
+        return answer
+
+    async def fail(self, intent: Intent, event: Event) -> Appended:
+        """See Journal. Where the reaper was first, the record says `detail.late`."""
+        self._require_open()
+        answer = await self._submit(event, failed=_storable(intent))
+        if not isinstance(answer, Appended):
+            raise AuditUnavailable(log_detail="the failure was not recorded as one")
+        return answer
+
+    async def append(self, event: Event) -> Appended:
+        """Append an event that goes with no other change. Raises AuditUnavailable."""
+        self._require_open()
+        answer = await self._submit(event)
+        if not isinstance(answer, Appended):
+            raise AuditUnavailable(log_detail="the event was not recorded as one")
+        return answer
+
+    async def deny(self, event: Event) -> None:
+        """See Journal. Any event type of which a hostile party can cause a flood may come here:
+        issuance.denied, login.failed, mfa.failed. One that was counted is not waited for.
+        """
+        self._require_open()
+        if not self._denials.admit(event, datetime.now(UTC)):
+            return
+        try:
+            await self._submit(event)
+        except AuditUnavailable:
+            self._denials.retract(event)
+            raise
+
+    async def reap(self, older_than: float) -> int:
+        """Close every intent over `older_than` seconds old as orphaned; how many there were.
+
+        Raises AuditUnavailable.
+        """
+        total = 0
+        while True:
+            reaped = await self._ledger.reap(older_than, _REAP_BATCH)
+            total += reaped
+            if reaped < _REAP_BATCH:
+                return total
+
+    # --- The queue -------------------------------------------------------------------------
+
+    def _require_open(self) -> None:
+        if not self._accepting:
+            raise AuditUnavailable(log_detail="the journal is not running")
+
+    async def _submit(
+        self,
+        event: Event,
+        *,
+        intent: Intent | None = None,
+        outcome: Outcome | None = None,
+        failed: Intent | None = None,
+    ) -> Answer:
+        if len(self._waiting) >= self._capacity:
+            raise AuditUnavailable(log_detail=f"{self._capacity} records wait already")
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        try:
+            entry = Entry(event, future, intent=intent, outcome=outcome, failed=failed)
+        except NotStorable as error:
+            raise AuditUnavailable(log_detail=f"{event.type}: {error}") from error
+        self._waiting.append(entry)
+        self._wake.set()
+        # The end of patience cancels the future: the appender finds it done and goes on.
+        try:
+            async with asyncio.timeout(self._patience):
+                return await future
+        except TimeoutError as error:
+            raise AuditUnavailable(log_detail=f"no answer in {self._patience} s") from error
+
+    async def _append_batches(self) -> None:
+        while True:
+            while not self._waiting:
+                if self._stopping:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+            size = min(len(self._waiting), _MAX_BATCH)
+            await self._append_batch([self._waiting.popleft() for _ in range(size)])
+
+    async def _append_batch(self, entries: Sequence[Entry]) -> None:
+        try:
+            answers = await self._ledger.flush(entries)
+        except AuditUnavailable as error:
+            _log.warning(
+                "%d audit records could not be written: %s", len(entries), error.log_detail
+            )
+            _refuse(entries, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the callers must hear of it
+            if len(entries) > 1:
+                # The database refused a statement, so nothing is committed: alone, each
+                # entry answers for itself.
+                for entry in entries:
+                    await self._append_batch([entry])
+                return
+            _log.exception("an audit record was refused by the database")
+            _refuse(entries, error)
+        else:
+            for entry, answer in zip(entries, answers, strict=True):
+                if not entry.answer.done():
+                    entry.answer.set_result(answer)
+
+    # --- Housekeeping ----------------------------------------------------------------------
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(self._housekeeping_every)
+            try:
+                if not self._suppressed:
+                    self._suppressed = self._denials.take_due(datetime.now(UTC))
+                await self._append_suppressed()
+                orphans = await self.reap(self._reap_after)
+            except AuditUnavailable as error:
+                _log.warning("audit housekeeping waits: %s", error.log_detail)
+            except Exception:  # noqa: BLE001 - a reaper that ended would leave intents open for ever
+                _log.exception("audit housekeeping failed")
+            else:
+                if orphans:
+                    _log.error(
+                        "%d issuances were never concluded: credentials nobody received may exist",
+                        orphans,
+                    )
+
+    async def _append_suppressed(self) -> None:
+        """Append the counts of past minutes; those that could not be are kept for next time."""
+        while self._suppressed:
+            batch = self._suppressed[:_MAX_BATCH]
+            await asyncio.gather(*(self._submit(event) for event in batch))
+            self._suppressed = self._suppressed[len(batch) :]
+
+
+def _refuse(entries: Sequence[Entry], cause: Exception) -> None:
+    for entry in entries:
+        if entry.answer.done():
+            continue
+        error = AuditUnavailable(log_detail=getattr(cause, "log_detail", None) or repr(cause))
+        error.__cause__ = cause
+        entry.answer.set_exception(error)
+
+
+def _storable(value: _Row) -> _Row:
+    """The intent or outcome with its texts made fit for a column of text."""
+    texts: dict[str, Any] = {
+        field.name: clean_text(text)
+        for field in fields(value)
+        if isinstance(text := getattr(value, field.name), str)
+    }
+    return replace(value, **texts)

@@ -1,0 +1,245 @@
+"""The group commit's SQL on SQLite: one writer thread with a connection of its own.
+
+Owns that thread and connection. Does not own: the order of steps
+(`journal_batch`) and the queue (`journal`).
+
+BEGIN IMMEDIATE takes the database's one write lock, which here stands for the
+head's row lock, against other connections and other processes alike.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from broker.adapters.store.engine import PATIENCE, Database, unavailable_when_out
+from broker.adapters.store.journal_batch import (
+    Answer,
+    Batch,
+    Entry,
+    Move,
+    Orphan,
+    Recheck,
+    orphaned,
+)
+from broker.adapters.store.records import LockedHead, Row, head_missing, link
+from broker.adapters.store.schema import from_microseconds, to_microseconds
+from broker.audit.record import Attachment, clean, prepare
+from broker.issuance.journal import Intent
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_RECHECK = """
+SELECT 'principal', id FROM principals
+ WHERE id IN (SELECT value FROM json_each(:principals)) AND suspended_at IS NULL
+UNION ALL
+SELECT 'login_session', id FROM login_sessions
+ WHERE id IN (SELECT value FROM json_each(:login_sessions))
+   AND revoked_at IS NULL AND expires_at > :now
+UNION ALL
+SELECT CASE WHEN revoked_at IS NOT NULL THEN 'grant_revoked'
+            WHEN expires_at <= :now THEN 'grant_expired' ELSE 'grant' END, id FROM grants
+ WHERE id IN (SELECT value FROM json_each(:grants))
+"""
+
+_MOVE = """
+UPDATE issuances
+   SET state = ?, concluded_at = ?, expires_at = ?, access_key_id = ?, assumed_role_arn = ?,
+       assumed_role_id = ?, sts_request_id = ?
+ WHERE id = ? AND state = 'requested'
+"""
+
+_RECORD_LATE = """
+UPDATE issuances
+   SET expires_at = ?, access_key_id = ?, assumed_role_arn = ?, assumed_role_id = ?,
+       sts_request_id = ?
+ WHERE id = ? AND state = ? AND access_key_id IS NULL
+"""
+
+_INSERT_ISSUANCE = """
+INSERT INTO issuances (id, principal_id, login_session_id, grant_id, role, role_arn, account_id,
+                       session_name, source_identity, duration_seconds, policy_sha256, state,
+                       requested_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'requested', ?) ON CONFLICT (id) DO NOTHING
+"""
+
+_APPEND = """
+INSERT INTO audit_records (seq, time, type, actor_id, principal_id, record, leaf, chain)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+_ORPHAN = """
+UPDATE issuances SET state = 'orphaned', concluded_at = :now
+ WHERE state = 'requested'
+   AND id IN (SELECT id FROM issuances WHERE state = 'requested' AND requested_at < :before
+               ORDER BY requested_at LIMIT :limit)
+RETURNING id, principal_id, login_session_id, grant_id, role, role_arn, account_id,
+          session_name, source_identity, requested_at
+"""
+
+
+class SqliteLedger:
+    """Implements `journal_batch.Ledger`."""
+
+    def __init__(self, database: Database) -> None:
+        self._path = Path(database.url.database or "").absolute()
+        self._thread = ThreadPoolExecutor(1, "audit-writer")
+        self._conn: sqlite3.Connection | None = None
+
+    async def flush(self, entries: Sequence[Entry]) -> list[Answer]:
+        """See Ledger."""
+        batch = Batch(entries)
+        await self._in_thread(self._flush, batch)
+        return batch.answers
+
+    async def reap(self, older_than: float, limit: int) -> int:
+        """See Ledger."""
+        return await self._in_thread(self._reap, older_than, limit)
+
+    async def aclose(self) -> None:
+        """Close the connection and end the thread."""
+        await self._in_thread(self._close)
+        self._thread.shutdown(wait=False)
+
+    async def _in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        with unavailable_when_out():
+            call = partial(work, *args, **kwargs)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    def _flush(self, batch: Batch) -> None:
+        with self._transaction_holding_head() as (conn, head):
+            now = to_microseconds(head.next_time)
+            recheck = batch.live
+            standing = [] if recheck is None else _recheck(conn, recheck, now)
+            moved = [move.id for move in batch.moves(standing) if _move(conn, move, now)]
+            inserted = [intent.id for intent in batch.intents if _insert(conn, intent, now)]
+            rows, attachments = batch.settle(head, moved, inserted)
+            for late in batch.recordings:
+                conn.execute(_RECORD_LATE, (*_outcome(late), late.id, late.state.value))
+            _append(conn, rows, attachments)
+
+    def _reap(self, older_than: float, limit: int) -> int:
+        with self._transaction_holding_head() as (conn, head):
+            found = conn.execute(
+                _ORPHAN,
+                {
+                    "now": to_microseconds(head.next_time),
+                    "before": to_microseconds(head.now - timedelta(seconds=older_than)),
+                    "limit": limit,
+                },
+            ).fetchall()
+            orphans = [Orphan(*row[:9], requested_at=from_microseconds(row[9])) for row in found]
+            prepared = [prepare(clean(orphaned(orphan))) for orphan in orphans]
+            attachments = [one.attachment for one in prepared if one.attachment is not None]
+            _append(conn, link(prepared, head), attachments)
+        return len(orphans)
+
+    @contextmanager
+    def _transaction_holding_head(self) -> Iterator[tuple[sqlite3.Connection, LockedHead]]:
+        conn = self._connect()
+        try:
+            conn.execute("BEGIN IMMEDIATE")
+            yield conn, _read_head(conn)
+            conn.execute("COMMIT")
+        except BaseException:
+            # Closing rolls back, and the next flush begins on a connection known to be good.
+            self._close()
+            raise
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._conn is None:
+            # mode=rw: a file that is gone is not made anew.
+            self._conn = sqlite3.connect(
+                f"{self._path.as_uri()}?mode=rw", uri=True, timeout=PATIENCE, isolation_level=None
+            )
+            for pragma in ("journal_mode=WAL", "synchronous=FULL"):
+                self._conn.execute(f"PRAGMA {pragma}")
+        return self._conn
+
+    def _close(self) -> None:
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
+
+
+def _read_head(conn: sqlite3.Connection) -> LockedHead:
+    row = conn.execute("SELECT seq, chain, time FROM audit_head WHERE id = 1").fetchone()
+    if row is None:
+        raise head_missing()
+    time = None if row[2] is None else from_microseconds(row[2])
+    return LockedHead(row[0], row[1], time, datetime.now(UTC))
+
+
+def _recheck(conn: sqlite3.Connection, recheck: Recheck, now: int) -> list[tuple[str, str]]:
+    ids = {
+        "principals": json.dumps(recheck.principals),
+        "login_sessions": json.dumps(recheck.login_sessions),
+        "grants": json.dumps(recheck.grants),
+    }
+    return conn.execute(_RECHECK, ids | {"now": now}).fetchall()
+
+
+def _outcome(move: Move) -> tuple[int | str | None, ...]:
+    return (
+        None if move.expires_at is None else to_microseconds(move.expires_at),
+        move.access_key_id,
+        move.assumed_role_arn,
+        move.assumed_role_id,
+        move.sts_request_id,
+    )
+
+
+def _move(conn: sqlite3.Connection, move: Move, now: int) -> bool:
+    done = conn.execute(_MOVE, (move.state.value, now, *_outcome(move), move.id))
+    return done.rowcount == 1
+
+
+def _insert(conn: sqlite3.Connection, intent: Intent, now: int) -> bool:
+    values = (
+        intent.id,
+        intent.principal_id,
+        intent.login_session_id,
+        intent.grant_id,
+        intent.role,
+        intent.role_arn,
+        intent.account_id,
+        intent.session_name,
+        intent.source_identity,
+        intent.duration_seconds,
+        intent.policy_sha256,
+        now,
+    )
+    return conn.execute(_INSERT_ISSUANCE, values).rowcount == 1
+
+
+def _append(
+    conn: sqlite3.Connection, rows: Sequence[Row], attachments: Sequence[Attachment]
+) -> None:
+    if not rows:
+        return
+    last = rows[-1]
+    time = to_microseconds(last.time)
+    conn.executemany(
+        _APPEND,
+        [
+            (r.seq, time, r.type, r.actor_id, r.principal_id, r.record, r.leaf, r.chain)
+            for r in rows
+        ],
+    )
+    conn.execute(
+        "UPDATE audit_head SET seq = ?, chain = ?, time = ? WHERE id = 1",
+        (last.seq, last.chain, time),
+    )
+    conn.executemany(
+        "INSERT INTO audit_attachments (sha256, body) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        [(a.sha256, a.body) for a in attachments],
+    )
