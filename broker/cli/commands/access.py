@@ -1,0 +1,180 @@
+"""`broker access lint|plan|apply|export`: the access policy file and the broker's copy of it.
+
+The server reads and judges the file. `lint` comes here where the server's
+packages are not installed; `entry` runs it locally otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+
+from broker.cli import answers, findings, paths, server
+from broker.cli.command import Command
+from broker.cli.failure import Refused, WrongUsage
+from broker.cli.session import Session
+from broker.cli.terminal import clean, clean_lines, confirm, is_interactive, note
+from broker.cli.transport import Answer
+
+MAX_FILE_BYTES = 1024 * 1024
+_YAML = {"Content-Type": "application/yaml"}
+
+
+def configure_lint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="YAML or JSON; - is standard input")
+
+
+def configure_apply(parser: argparse.ArgumentParser) -> None:
+    configure_lint(parser)
+    parser.add_argument("--yes", action="store_true", help="apply without asking")
+
+
+def configure_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file", metavar="FILE", nargs="?", help="write it there (default: standard output)"
+    )
+
+
+def lint(arguments: argparse.Namespace) -> int:
+    """POST /v1/access/lint; 1 where a finding is an error."""
+    text = _read(arguments.file)
+    session = Session(server.find(), debug=arguments.debug)
+    answer = session.send("POST", "/v1/access/lint", body=text, headers=_YAML)
+    found = answers.objects(answers.members(answer), "findings")
+    findings.show(arguments.file, found)
+    if findings.has_errors(found):
+        return 1
+    print(f"{arguments.file}: no errors")
+    return 0
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """PUT /v1/access?dry_run=true, and nothing else."""
+    text = _read(arguments.file)
+    session = Session(server.find(), debug=arguments.debug)
+    _plan(session, arguments.file, text, _precondition(session))
+    return 0
+
+
+def apply(arguments: argparse.Namespace) -> int:
+    """Show the plan, ask, and put the file in force, if what was planned on is still in force."""
+    text = _read(arguments.file)
+    if not arguments.yes and (arguments.file == "-" or not is_interactive()):
+        raise WrongUsage("nobody is there to confirm the plan: add --yes")
+    session = Session(server.find(), debug=arguments.debug)
+    precondition = _precondition(session)
+    if not _plan(session, arguments.file, text, precondition):
+        note("Nothing changes.")
+        return 0
+    if not arguments.yes and not confirm("Apply this?"):
+        note("Nothing was changed.")
+        return 1
+    answer = session.send("PUT", "/v1/access", body=text, headers={**_YAML, **precondition})
+    applied = _accepted(arguments.file, answer)
+    if answer.status == 202:
+        change = clean(applied.get("change_id") or applied.get("id"), 80)
+        note(f"This gives rights to yourself: it waits as change {change} for another admin.")
+        return 0
+    note(f"Applied as version {clean(applied.get('version'), 20)}.")
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """GET /v1/access; what is written is exactly what was applied."""
+    value = Session(server.find(), debug=arguments.debug).get("/v1/access")
+    text = answers.text(value, "text")
+    if hashlib.sha256(text.encode("utf-8")).hexdigest() != value.get("sha256"):
+        raise answers.not_a_broker("the policy's hash is not that of its text")
+    if arguments.file is not None:
+        paths.write_private(str(Path(arguments.file).absolute()), text.encode("utf-8"))
+        note(f"Version {clean(value.get('version'), 20)} is in {arguments.file}.")
+    elif sys.stdout.isatty():
+        print(clean_lines(text), end="" if text.endswith("\n") else "\n")
+    else:
+        sys.stdout.buffer.write(text.encode("utf-8"))
+    return 0
+
+
+def _read(name: str) -> bytes:
+    """The file as it stands. Raises WrongUsage."""
+    try:
+        if name == "-":
+            data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+        else:
+            with Path(name).open("rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+        data.decode("utf-8")
+    except OSError as error:
+        raise WrongUsage(f"{name}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise WrongUsage(f"{name}: not UTF-8 at byte {error.start}") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise WrongUsage(f"{name}: larger than {MAX_FILE_BYTES} bytes")
+    return data
+
+
+def _precondition(session: Session) -> dict[str, str]:
+    """What must still hold when the file is applied: this version in force, or none at all."""
+    answer = session.send("GET", "/v1/access")
+    if answer.status == 404:
+        return {"If-None-Match": "*"}
+    version = answers.members(answer).get("version")
+    if type(version) is not int or version < 0:
+        raise answers.not_a_broker("version is not a number")
+    return {"If-Match": f'"{version}"'} if version else {"If-None-Match": "*"}
+
+
+def _plan(session: Session, name: str, text: bytes, precondition: dict[str, str]) -> bool:
+    """Show what would change; False where nothing would."""
+    headers = {**_YAML, **precondition}
+    answer = session.send("PUT", "/v1/access?dry_run=true", body=text, headers=headers)
+    value = _accepted(name, answer)
+    findings.show(name, answers.objects(value, "warnings") if "warnings" in value else [])
+    diff = value.get("diff")
+    lines = diff if isinstance(diff, list) else []
+    for line in lines:
+        print(clean(str(line).rstrip("\r\n")))
+    findings.show_plan(value.get("plan"))
+    return bool(lines)
+
+
+def _accepted(name: str, answer: Answer) -> dict[str, object]:
+    """The answer's members; a refusal with findings shows each at its place in the file first."""
+    if 200 <= answer.status < 300:
+        return answers.members(answer)
+    failure = answers.failure_of(answer)
+    if isinstance(failure, Refused) and isinstance(failure.members.get("findings"), list):
+        findings.show(name, answers.objects(failure.members, "findings"))
+    raise failure
+
+
+COMMANDS = {
+    "access lint": Command(
+        "Check an access policy file. Each finding names file, line and column, and what to "
+        "write instead.",
+        "  broker access lint access.yaml",
+        configure_lint,
+        lint,
+    ),
+    "access plan": Command(
+        "Show what applying an access policy file would change.",
+        "  broker access plan access.yaml",
+        configure_lint,
+        plan,
+    ),
+    "access apply": Command(
+        "Put an access policy file in force: shows the plan, asks, and applies all or nothing. "
+        "Refused where somebody applied another version meanwhile.",
+        "  broker access apply access.yaml\n  broker access apply access.yaml --yes    # in CI",
+        configure_apply,
+        apply,
+    ),
+    "access export": Command(
+        "The access policy in force, byte for byte as it was applied.",
+        "  broker access export access.yaml\n  broker access export | diff - access.yaml",
+        configure_export,
+        export,
+    ),
+}

@@ -1,0 +1,187 @@
+"""`broker audit tail|export|verify`: reading the log, taking it away, checking it offline."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import BinaryIO
+from urllib.parse import urlencode
+
+from broker.audit.verify import verify as verify_export
+from broker.cli import answers, audit_source, cached, server
+from broker.cli.command import Command
+from broker.cli.failure import WrongUsage
+from broker.cli.session import Session
+from broker.cli.terminal import clean, clean_lines, note
+
+_POLL_SECONDS = 2.0
+_PAGE = 200
+
+
+def configure_tail(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--follow", action="store_true", help="go on as records are written")
+    parser.add_argument(
+        "--since", metavar="AGE", default="1h", help="how far back: 30m, 8h, 7d (default: 1h)"
+    )
+    parser.add_argument("--type", metavar="TYPE", help="records of this type alone")
+    parser.add_argument("--principal", metavar="ID", help="records of this principal alone")
+    parser.add_argument("--json", action="store_true", help="one record a line, as JSON")
+
+
+def configure_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", metavar="FILE", help="write there, mode 0600")
+    parser.add_argument(
+        "--after", type=int, default=0, metavar="SEQ", help="only records after this number"
+    )
+
+
+def configure_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", metavar="FILE|URL", help="an export, a broker's address, or - for stdin"
+    )
+
+
+def tail(arguments: argparse.Namespace) -> int:
+    """GET /v1/audit/records page by page; with --follow until interrupted."""
+    try:
+        age = timedelta(seconds=cached.parse_duration(arguments.since))
+        since = datetime.now(UTC) - age
+    except (ValueError, OverflowError) as error:
+        raise WrongUsage(f"--since: {error}") from None
+    session = Session(server.find(), debug=arguments.debug)
+    query: dict[str, str | int] = {"limit": _PAGE, "since": since.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    if arguments.type:
+        query["type"] = arguments.type
+    if arguments.principal:
+        query["principal"] = arguments.principal
+    while True:
+        page = session.get(f"/v1/audit/records?{urlencode(query)}")
+        records = answers.objects(page, "records")
+        for record in records:
+            print(json.dumps(record) if arguments.json else _line(record))
+            query["after"] = _sequence(record)
+        sys.stdout.flush()
+        # `next` is also there after a page that a filter left empty.
+        following = page.get("next")
+        if type(following) is int:
+            query["after"] = following
+        elif arguments.follow:
+            time.sleep(_POLL_SECONDS)
+        else:
+            return 0
+
+
+def _sequence(record: dict[str, object]) -> int:
+    seq = record.get("seq")
+    if type(seq) is not int:
+        raise answers.not_a_broker("a record without its number")
+    return seq
+
+
+def _line(record: dict[str, object]) -> str:
+    """`seq time type outcome who what`: the rest is in --json."""
+    actor = record.get("actor")
+    who = actor.get("handle") or actor.get("id") if isinstance(actor, dict) else None
+    parts = [record.get("seq"), record.get("time"), record.get("type"), record.get("outcome"), who]
+    what = []
+    for member in ("subject", "detail"):
+        value = record.get(member)
+        if isinstance(value, dict):
+            what += [
+                f"{name}={item}"
+                for name, item in value.items()
+                if isinstance(item, str | int) and item != ""
+            ]
+    return clean("  ".join(str(part) for part in [*parts, " ".join(what)] if part), 400)
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """GET /v1/audit/export. A file appears under its name only when it is whole."""
+    session = Session(server.find(), debug=arguments.debug)
+    pieces = session.stream(f"/v1/audit/export?{urlencode({'after': max(arguments.after, 0)})}")
+    if arguments.output is None:
+        _to_stdout(pieces)
+        return 0
+    with _whole_file(Path(arguments.output)) as file:
+        for piece in pieces:
+            file.write(piece)
+    note(f"The audit log is in {arguments.output}.")
+    return 0
+
+
+def _to_stdout(pieces: Iterable[bytes]) -> None:
+    if not sys.stdout.isatty():
+        for piece in pieces:
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+        return
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            print(clean_lines(line.decode("utf-8", "replace")))
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A private file that takes its name at the end, and leaves nothing behind a failure."""
+    directory = path.absolute().parent
+    # mkstemp's files are created with mode 0600 and O_EXCL.
+    with NamedTemporaryFile(dir=directory, prefix=f".{path.name}.", delete=False) as file:
+        temporary = Path(file.name)
+        try:
+            yield file  # type: ignore[misc]
+            file.flush()
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink()
+            raise
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """By `broker.audit.verify`, in one pass; 1 where it is broken, naming the first bad record."""
+    with audit_source.opened(arguments.source, debug=arguments.debug) as chunks:
+        result = verify_export(chunks)
+    if result.problem is not None:
+        print(f"broken at seq {result.problem.seq}: {clean(result.problem.what)}")
+        return 1
+    if result.count == 0:
+        print("internally consistent: 0 records; not checked against a signed checkpoint")
+        return 0
+    print(
+        f"internally consistent: {result.count} records, seq {result.first}..{result.head.seq}, "
+        f"head chain {result.head.chain.hex()}; not checked against a signed checkpoint"
+    )
+    return 0
+
+
+COMMANDS = {
+    "audit tail": Command(
+        "Show the newest audit records (auditors and admins).",
+        "  broker audit tail --since 8h --type issuance.issued\n"
+        "  broker audit tail --follow --json | jq .subject",
+        configure_tail,
+        tail,
+    ),
+    "audit export": Command(
+        "The whole audit log as JSON Lines, each with its leaf and chain hash.",
+        "  broker audit export -o audit.jsonl\n  broker audit export | broker audit verify -",
+        configure_export,
+        export,
+    ),
+    "audit verify": Command(
+        "Verify an exported audit log. A file needs no server and no login. It names the first "
+        "bad record and exits 1; without a signed checkpoint it can say that a log is "
+        "consistent in itself, not that it is authentic.",
+        "  broker audit verify audit.jsonl\n  broker audit verify https://broker.example.com",
+        configure_verify,
+        verify,
+    ),
+}
