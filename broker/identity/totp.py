@@ -77,7 +77,9 @@ def backoff(failures: int) -> timedelta | None:
         return None
     if failures >= HARD_STOP_FAILURES:
         return timedelta.max
-    return min(timedelta(seconds=2 ** (failures - FREE_FAILURES - 1)), LONGEST_BACKOFF)
+    # The exponent is bounded: 2^94 seconds are more than a timedelta holds.
+    doublings = min(failures - FREE_FAILURES - 1, 10)
+    return min(timedelta(seconds=2**doublings), LONGEST_BACKOFF)
 
 
 def locked_for(failures: int, last_failure_at: datetime, now: datetime) -> int | None:

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.audit.record import EventType
+from broker.identity.oauth import AuthorizationRequest, OAuthError, Redeemed
+from broker.identity.oauth_token import (
+    CodeExchange,
+    Refresh,
+    create_code,
+    exchange_code,
+    parse_token_request,
+    refresh_tokens,
+    revoke,
+)
+from broker.identity.sessions import LoginSession, Refreshed, Token, TokenKind
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+SESSION = LoginSession("ls-1", "p-1", "cli", NOW, NOW, NOW, NOW, None, None, None, None)
+VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
+CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
+REDIRECT = "http://127.0.0.1:51004/callback"
+REFRESH = Token.new(TokenKind.REFRESH)
+EXCHANGE = {
+    "grant_type": "authorization_code",
+    "client_id": "broker-cli",
+    "code": "c0de",
+    "redirect_uri": REDIRECT,
+    "code_verifier": VERIFIER,
+}
+ROTATE = {
+    "grant_type": "refresh_token",
+    "client_id": "broker-cli",
+    "refresh_token": REFRESH.text,
+}
+CALLER = {"ip": "192.0.2.7", "user_agent": "broker/1", "request_id": "r1"}
+
+
+class FakeStore:
+    def __init__(self, outcome=(Redeemed.OK, SESSION)):
+        self.outcome = outcome
+        self.codes = {}
+        self.calls = []
+
+    async def create_code(self, code_hash, grant):
+        self.codes[code_hash] = grant
+
+    async def redeem_code(self, code_hash, **arguments):
+        self.calls.append((code_hash, arguments))
+        return self.outcome
+
+    async def rotate_refresh_token(self, presented, refresh, access, event, reuse_event):
+        self.calls.append((presented, refresh, access, event, reuse_event))
+        return self.outcome
+
+    async def revoke_token(self, token, event):
+        self.calls.append((token, event))
+
+
+def parse(base, **changes):
+    merged = {**base, **changes}
+    return parse_token_request([(k, v) for k, v in merged.items() if v is not None])
+
+
+def test_both_grants_are_read():
+    assert parse(EXCHANGE) == CodeExchange(REDIRECT, "c0de", CHALLENGE)
+    assert parse(ROTATE) == Refresh(REFRESH)
+    assert "c0de" not in repr(parse(EXCHANGE))
+    assert REFRESH.text not in repr(parse(ROTATE))
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "error"),
+    [
+        (EXCHANGE, {"grant_type": None}, "invalid_request"),
+        (EXCHANGE, {"grant_type": "password"}, "unsupported_grant_type"),
+        (EXCHANGE, {"client_id": "other"}, "invalid_client"),
+        (EXCHANGE, {"client_id": None}, "invalid_client"),
+        (EXCHANGE, {"code": None}, "invalid_request"),
+        (EXCHANGE, {"redirect_uri": ""}, "invalid_request"),
+        (EXCHANGE, {"code_verifier": None}, "invalid_request"),
+        (EXCHANGE, {"code_verifier": "short"}, "invalid_request"),
+        (ROTATE, {"refresh_token": None}, "invalid_grant"),
+        (ROTATE, {"refresh_token": "bkr_x"}, "invalid_grant"),
+        (ROTATE, {"refresh_token": Token.new(TokenKind.ACCESS).text}, "invalid_grant"),
+    ],
+)
+def test_faults_answer_with_the_rfcs_codes(base, changes, error):
+    with pytest.raises(OAuthError) as refused:
+        parse(base, **changes)
+    assert refused.value.error == error
+
+
+def test_a_repeated_parameter_is_refused():
+    with pytest.raises(OAuthError, match="more than once"):
+        parse_token_request([*EXCHANGE.items(), ("code", "other")])
+
+
+async def test_a_code_is_stored_as_its_hash_and_redeemed_by_it():
+    store = FakeStore()
+    request = AuthorizationRequest("broker-cli", REDIRECT, 51004, CHALLENGE, None)
+    code = await create_code(store, request, login_session_id="ls-9")
+    ((stored, grant),) = store.codes.items()
+    assert len(stored) == 32
+    assert code.encode() not in stored
+    assert grant.login_session_id == "ls-9"
+    pair = await exchange_code(store, CodeExchange(REDIRECT, code, CHALLENGE), **CALLER)
+    ((redeemed, arguments),) = store.calls
+    assert redeemed == stored
+    assert arguments["code_challenge"] == CHALLENGE
+    assert arguments["event"].type is EventType.LOGIN_SUCCEEDED
+    assert arguments["reuse_event"].type is EventType.SESSION_REVOKED
+    assert pair.response() == {
+        "access_token": pair.access.text,
+        "token_type": "Bearer",
+        "expires_in": 900,
+        "refresh_token": pair.refresh.text,
+    }
+    assert (pair.access.kind, pair.refresh.kind) == (TokenKind.ACCESS, TokenKind.REFRESH)
+    assert pair.access.text not in repr(pair)
+
+
+@pytest.mark.parametrize("outcome", [Redeemed.REFUSED, Redeemed.REUSED])
+async def test_a_code_that_is_not_redeemed_gives_no_tokens_and_no_reason(outcome):
+    with pytest.raises(OAuthError) as refused:
+        await exchange_code(
+            FakeStore((outcome, None)), CodeExchange(REDIRECT, "c", CHALLENGE), **CALLER
+        )
+    assert str(refused.value) == "invalid_grant: The code is not valid, was used, or has expired."
+
+
+async def test_a_refresh_token_is_exchanged_for_a_new_pair():
+    store = FakeStore((Refreshed.ROTATED, SESSION))
+    pair = await refresh_tokens(store, Refresh(REFRESH), **CALLER)
+    ((presented, refresh, access, event, reuse_event),) = store.calls
+    assert presented is REFRESH
+    assert (access, refresh) == (pair.access, pair.refresh)
+    assert refresh.text != REFRESH.text
+    assert event.type is EventType.SESSION_REFRESHED
+    assert reuse_event.detail == {"reason": "refresh_reused"}
+
+
+@pytest.mark.parametrize("outcome", [Refreshed.REUSED, Refreshed.REFUSED])
+async def test_a_refused_refresh_looks_the_same_whatever_the_cause(outcome):
+    with pytest.raises(OAuthError, match="invalid_grant: The refresh token is not valid"):
+        await refresh_tokens(FakeStore((outcome, None)), Refresh(REFRESH), **CALLER)
+
+
+async def test_revoking_takes_access_and_refresh_tokens_alone():
+    store = FakeStore()
+    access = Token.new(TokenKind.ACCESS)
+    base = [("client_id", "broker-cli")]
+    for text in (access.text, REFRESH.text):
+        await revoke(store, [*base, ("token", text)], **CALLER)
+    for text in ("nonsense", Token.new(TokenKind.BROWSER).text, Token.new(TokenKind.JOB).text):
+        await revoke(store, [*base, ("token", text)], **CALLER)
+    assert [token for token, _ in store.calls] == [access, REFRESH]
+    with pytest.raises(OAuthError, match="invalid_client"):
+        await revoke(store, [("token", access.text)], **CALLER)
+    with pytest.raises(OAuthError, match="invalid_request"):
+        await revoke(store, base, **CALLER)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([*EXCHANGE, "refresh_token"]) | st.text(max_size=4),
+            st.sampled_from([*EXCHANGE.values(), *ROTATE.values()]) | st.text(max_size=50),
+        ),
+        max_size=8,
+    )
+)
+def test_no_form_raises_anything_but_an_oauth_error(form):
+    try:
+        assert isinstance(parse_token_request(form), CodeExchange | Refresh)
+    except OAuthError as error:
+        assert error.error.startswith(("invalid_", "unsupported_"))
