@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,3 +18,12 @@ class Grant:
     expires_at: datetime
     granted_by: str
     reason: str
+
+
+class GrantReader(Protocol):
+    async def active_grants(self, principal_id: str) -> tuple[Grant, ...]:
+        """Those in force by the database's clock, the longest first.
+
+        Raises AuditUnavailable where the database is out.
+        """
+        ...

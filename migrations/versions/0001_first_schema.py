@@ -297,7 +297,7 @@ def _create_tables() -> None:
         "mfa_failures",
         sa.Column("principal_id", sa.Text(), nullable=False),
         sa.Column("failures", sa.Integer(), nullable=False),
-        sa.Column("locked_until", _time(), nullable=True),
+        sa.Column("last_failure_at", _time(), nullable=False),
         sa.ForeignKeyConstraint(
             ["principal_id"], ["principals.id"], name=op.f("fk_mfa_failures_principal_id")
         ),

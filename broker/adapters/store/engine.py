@@ -38,6 +38,8 @@ Dialect = Literal["sqlite", "postgresql"]
 PATIENCE = 5.0
 _POOL_SIZE = 10
 _MIGRATION_PATIENCE = 600.0
+# Execution option of connections that read: on SQLite no BEGIN IMMEDIATE for them.
+_READING = "broker_reading"
 # A connection that was idle this long is asked whether it still lives; asking every
 # time would cost each request a round trip.
 _IDLE_BEFORE_PING = 10.0
@@ -61,9 +63,12 @@ class Database:
         self.behind_pgbouncer = behind_pgbouncer
         # A lone SELECT needs no BEGIN and ROLLBACK around it, which are two round trips
         # more; PgBouncer needs them, to keep parse and execute on one server connection.
-        self._reading = (
-            engine if behind_pgbouncer else engine.execution_options(isolation_level="AUTOCOMMIT")
-        )
+        if self.dialect == "sqlite":
+            self._reading = engine.execution_options(**{_READING: True})
+        elif behind_pgbouncer:
+            self._reading = engine
+        else:
+            self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
         # SQLite has one writer. Tasks of this process queue here, in order, instead of
         # spinning in busy_timeout, each holding a thread.
         self._writer = asyncio.Lock() if self.dialect == "sqlite" else None
@@ -89,6 +94,13 @@ class Database:
             {"pool_size": pool_size, "pool_timeout": PATIENCE, "pool_recycle": 1800},
         )
         return cls(parsed, engine, behind_pgbouncer=behind_pgbouncer)
+
+    @property
+    def writer(self) -> asyncio.Lock | None:
+        """SQLite's one writer within this process; None on PostgreSQL. For writers that don't
+        come through `begin`.
+        """
+        return self._writer
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
@@ -253,7 +265,7 @@ def _prepare_sqlite(dbapi_connection: DBAPIConnection, _record: ConnectionPoolEn
 
 
 def _begin_immediate(conn: Connection) -> None:
-    if conn.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+    if conn.get_execution_options().get(_READING):
         return
     # A deferred transaction that reads first can't always be raised to a writing one.
     conn.exec_driver_sql("BEGIN IMMEDIATE")

@@ -277,7 +277,7 @@ mfa_failures = Table(
     metadata,
     Column("principal_id", Text, ForeignKey("principals.id"), primary_key=True),
     Column("failures", Integer, nullable=False),
-    Column("locked_until", UtcTime),
+    Column("last_failure_at", UtcTime, nullable=False),
 )
 
 

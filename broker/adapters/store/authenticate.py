@@ -1,0 +1,146 @@
+"""The hot verb: from a token to who that is, in one query.
+
+Owns: that query, and going to the driver directly for it: every request pays
+for it. Does not own: which kinds of token a route takes (`identity.authenticate`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from broker.adapters.store.engine import Database
+from broker.adapters.store.schema import from_microseconds, to_microseconds
+from broker.errors import Suspended
+from broker.identity.principal import AuthContext, Principal, PrincipalKind
+from broker.identity.sessions import Authenticated, Token, TokenKind
+
+# What a login showed, in the terms of RFC 8176.
+_FIRST_FACTOR = frozenset({"fed"})
+_BOTH_FACTORS = frozenset({"fed", "otp", "mfa"})
+
+_QUERY = """
+SELECT t.role, t.expires_at AS token_expires_at, t.retired_at,
+       s.id AS session_id, s.auth_time, s.mfa_time, s.expires_at AS session_expires_at,
+       s.may_enrol_until, s.revoked_at,
+       p.id, p.kind, p.issuer, p.subject, p.provider, p.handle, p.email, p.groups, p.claims,
+       p.suspended_at, p.pinned_admin_at,
+       {names} AS user_names,
+       EXISTS (SELECT 1 FROM factors f
+               WHERE f.principal_id = p.id AND f.confirmed_at IS NOT NULL) AS has_factor,
+       COALESCE((SELECT MAX(number) FROM access_policies), 0) AS access_version,
+       {now} AS now
+FROM tokens t
+JOIN login_sessions s ON s.id = t.login_session_id
+JOIN principals p ON p.id = s.principal_id
+WHERE t.hash = {hash} AND t.kind = {kind}
+"""
+_POSTGRESQL = _QUERY.format(
+    names="ARRAY(SELECT b.name FROM user_bindings b WHERE b.principal_id = p.id)",
+    now="clock_timestamp()",
+    hash="$1",
+    kind="$2",
+)
+_SQLITE = _QUERY.format(
+    names="(SELECT json_group_array(b.name) FROM user_bindings b WHERE b.principal_id = p.id)",
+    # This process's clock is SQLite's: `Database.now`.
+    now="NULL",
+    hash="?",
+    kind="?",
+)
+
+
+async def authenticate(database: Database, token: Token) -> Authenticated | None:
+    """The live login session behind a live token; None for refresh tokens.
+
+    Raises Suspended where only the suspension stands in the way.
+    """
+    if token.kind is TokenKind.REFRESH:
+        return None
+    if database.dialect == "sqlite":
+        row = await _fetch_sqlite(database, token)
+        return None if row is None else _judge(row, token, _moment, json.loads)
+    row = await _fetch_postgresql(database, token)
+    return None if row is None else _judge(row, token, _as_it_is, _as_it_is)
+
+
+async def _fetch_sqlite(database: Database, token: Token) -> Mapping[str, Any] | None:
+    async with database.read() as conn:
+        driver: Any = (await conn.get_raw_connection()).driver_connection
+        async with driver.execute(_SQLITE, (token.hash, token.kind.value)) as cursor:
+            names = [column[0] for column in cursor.description]
+            values = await cursor.fetchone()
+        now = to_microseconds(await database.now(conn))
+    return None if values is None else dict(zip(names, values, strict=True)) | {"now": now}
+
+
+async def _fetch_postgresql(database: Database, token: Token) -> Mapping[str, Any] | None:
+    async with database.read() as conn:
+        driver: Any = (await conn.get_raw_connection()).driver_connection
+        row: Mapping[str, Any] | None
+        if database.behind_pgbouncer:
+            async with driver.transaction(readonly=True):
+                row = await driver.fetchrow(_POSTGRESQL, token.hash, token.kind.value)
+        else:
+            row = await driver.fetchrow(_POSTGRESQL, token.hash, token.kind.value)
+    return row
+
+
+def _judge(
+    row: Mapping[str, Any],
+    token: Token,
+    moment: Callable[[Any], Any],
+    document: Callable[[Any], Any],
+) -> Authenticated | None:
+    now: datetime = moment(row["now"])
+    session_expires_at: datetime = moment(row["session_expires_at"])
+    if (
+        row["retired_at"] is not None
+        or row["revoked_at"] is not None
+        or moment(row["token_expires_at"]) <= now
+        or session_expires_at <= now
+    ):
+        return None
+    if row["suspended_at"] is not None:
+        raise Suspended
+    mfa_time = moment(row["mfa_time"])
+    principal = Principal(
+        id=row["id"],
+        kind=PrincipalKind(row["kind"]),
+        issuer=row["issuer"],
+        subject=row["subject"],
+        provider=row["provider"],
+        handle=row["handle"],
+        email=row["email"],
+        groups=frozenset(document(row["groups"])),
+        claims=document(row["claims"]),
+        user_names=frozenset(document(row["user_names"])),
+    )
+    return Authenticated(
+        context=AuthContext(
+            principal=principal,
+            login_session_id=row["session_id"],
+            auth_time=moment(row["auth_time"]),
+            mfa_time=mfa_time,
+            login_session_expires_at=session_expires_at,
+            methods=_FIRST_FACTOR if mfa_time is None else _BOTH_FACTORS,
+        ),
+        token_kind=token.kind,
+        token_hash=token.hash,
+        role=row["role"],
+        has_confirmed_factor=bool(row["has_factor"]),
+        pinned_admin=row["pinned_admin_at"] is not None,
+        may_enrol_until=moment(row["may_enrol_until"]),
+        access_version=row["access_version"],
+        now=now,
+    )
+
+
+def _moment(value: int | None) -> datetime | None:
+    return None if value is None else from_microseconds(value)
+
+
+def _as_it_is(value: Any) -> Any:  # noqa: ANN401 - asyncpg has decoded it already
+    return value
