@@ -17,6 +17,7 @@ import truststore
 from broker import __version__
 from broker.adapters.sts.answer import OddAnswer, Reply
 from broker.adapters.sts.endpoint import Endpoint
+from broker.errors import StartupError
 
 CONNECT_SECONDS = 2.0
 READ_SECONDS = 5.0
@@ -54,7 +55,7 @@ class Pool:
         self._session: aiohttp.ClientSession | None = None
 
     def open(self) -> None:
-        """Needs the running event loop."""
+        """Needs the running event loop. Raises StartupError for a bad AWS_CA_BUNDLE."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=MAX_CONNECTIONS, keepalive_timeout=KEEPALIVE_SECONDS, ssl=_tls()
@@ -132,7 +133,10 @@ def _tls() -> ssl.SSLContext:
     """The system's certificate authorities; AWS_CA_BUNDLE replaces them, as in every AWS tool."""
     bundle = os.environ.get("AWS_CA_BUNDLE")
     if bundle:
-        return ssl.create_default_context(cafile=bundle)
+        try:
+            return ssl.create_default_context(cafile=bundle)
+        except OSError as error:  # ssl.SSLError is one
+            raise StartupError(f"AWS_CA_BUNDLE={bundle} can't be used: {error}") from error
     return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
