@@ -28,7 +28,12 @@ _TEXT = re.compile(
 
 
 class HoursError(ValueError):
-    """The text does not name hours. The message says what to write instead."""
+    """The text does not name hours. `instead` says what to write."""
+
+    def __init__(self, message: str, instead: str) -> None:
+        super().__init__(f"{message}; {instead}")
+        self.message = message
+        self.instead = instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +64,9 @@ class Hours:
     def parse(cls, texts: Sequence[str]) -> Hours:
         """Raises HoursError."""
         if not texts:
-            raise HoursError(f"an empty list is never inside; write {EXAMPLE!r}")
+            raise HoursError("an empty list is never inside", f"write {EXAMPLE}")
         if len(texts) > _MAX_WINDOWS:
-            raise HoursError(f"at most {_MAX_WINDOWS} windows")
+            raise HoursError(f"there are {len(texts)} windows", f"write at most {_MAX_WINDOWS}")
         return cls(tuple(texts), tuple(_window(text) for text in texts))
 
     def __str__(self) -> str:
@@ -118,13 +123,13 @@ def _instant(day: date, minutes: int, zone: ZoneInfo) -> datetime:
 def _window(text: str) -> Window:
     match = _TEXT.fullmatch(text)
     if match is None:
-        raise HoursError(f"{text[:80]!r} is not days, hours and a time zone; write {EXAMPLE!r}")
+        raise HoursError(f"{text[:80]!r} is not days, hours and a time zone", f"write {EXAMPLE}")
     opens, closes = _minutes(match["opens"]), _minutes(match["closes"])
     if opens == 24 * 60:
-        raise HoursError("24:00 can only close a window; write 00:00 and the next day")
+        raise HoursError("24:00 can only close a window", "write 00:00 and the next day")
     if opens == closes:
         raise HoursError(
-            f"{match['opens']}-{match['closes']} is empty; write 00:00-24:00 for all day"
+            f"{match['opens']}-{match['closes']} is empty", "write 00:00-24:00 for all day"
         )
     return Window(_days(match["days"]), opens, closes, _zone(match["zone"]))
 
@@ -135,11 +140,11 @@ def _days(text: str) -> frozenset[int]:
         ends = part.split("-")
         if len(ends) > 2 or any(end not in DAYS for end in ends):
             raise HoursError(
-                f"{part[:40]!r} is no day; write {', '.join(DAYS)}, Mon-Fri or Mon,Wed"
+                f"{part[:40]!r} is no day", f"write {', '.join(DAYS)}, Mon-Fri or Mon,Wed"
             )
         first, last = DAYS.index(ends[0]), DAYS.index(ends[-1])
         if first > last:
-            raise HoursError(f"{part!r} runs backwards; write {ends[0]}-Sun,Mon-{ends[-1]}")
+            raise HoursError(f"{part!r} runs backwards", f"write {ends[0]}-Sun,Mon-{ends[-1]}")
         days.update(range(first, last + 1))
     return frozenset(days)
 
@@ -147,7 +152,7 @@ def _days(text: str) -> frozenset[int]:
 def _minutes(text: str) -> int:
     hour, minute = int(text[:2]), int(text[3:])
     if minute > 59 or hour * 60 + minute > 24 * 60:
-        raise HoursError(f"{text} is no time of day; write 00:00 to 24:00")
+        raise HoursError(f"{text} is no time of day", "write 00:00 to 24:00")
     return hour * 60 + minute
 
 
@@ -156,5 +161,5 @@ def _zone(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise HoursError(
-            f"{name!r} is no time zone known here; write one such as Europe/Berlin or UTC"
+            f"{name!r} is no time zone known here", "write one such as Europe/Berlin or UTC"
         ) from error

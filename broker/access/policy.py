@@ -7,6 +7,7 @@ Durations are integer seconds throughout.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,6 +18,8 @@ from broker.access.template import PolicyTemplate, TextTemplate
 
 MIN_DURATION = 900
 MAX_DURATION = 43200
+ROLE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
+PARAMETER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,3 +225,20 @@ def _value(name: str, values: Mapping[str, str]) -> str:
     if problem := value_problem(value):
         raise ValueRefused(name, problem)
     return value
+
+
+def names_used(document: object) -> Iterator[tuple[Path, str]]:
+    """Where in a session policy which placeholder stands."""
+    yield from _used(document, ())
+
+
+def _used(node: object, path: Path) -> Iterator[tuple[Path, str]]:
+    if isinstance(node, dict):
+        for key, child in node.items():
+            yield from _used(child, (*path, key))
+    elif isinstance(node, list):
+        for index, child in enumerate(node):
+            yield from _used(child, (*path, index))
+    elif isinstance(node, str):
+        for name in _PLACEHOLDER.findall(node):
+            yield path, name

@@ -8,8 +8,6 @@ access policy and the login alone.
 
 from __future__ import annotations
 
-import json
-import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +15,8 @@ from dataclasses import dataclass, field
 from broker.access.finding import dotted, nearest
 from broker.access.grammar import statement_faults
 from broker.access.parameter import MAX_VALUE
+from broker.access.policy import PARAMETER_NAME, ROLE_NAME
+from broker.access.session_policy import compact
 from broker.errors import InvalidRequest
 
 MAX_REASON = 500
@@ -25,8 +25,6 @@ MAX_PARAMETERS = 32
 MAX_RESTRICT_STATEMENTS = 10
 MAX_RESTRICT_CHARACTERS = 2048
 
-ROLE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
-PARAMETER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}", re.ASCII)
 _FIELDS = ("role", "duration", "reason", "parameters", "restrict", "client")
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 
@@ -68,11 +66,6 @@ class CredentialRequest:
             restrict=_restrict(body.get("restrict")),
             client=_line(body.get("client"), "client", MAX_CLIENT),
         )
-
-
-def compact(document: object) -> str:
-    """JSON as short as STS takes it. ASCII, so always in the characters that STS admits."""
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def _role(value: object) -> str:

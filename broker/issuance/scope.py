@@ -4,50 +4,32 @@ Owns: the values that fill a role's templates, the Deny statements added to its
 session policy, session name, source identity and tags, and AWS's limits on all
 of them (AssumeRole, API reference), since botocore checks minimums only. Pure.
 Does not own: who may have the role (`access/decide`), or the call (`sts`).
-
-Several session policies are OR-ed before they are intersected with the role,
-and only an explicit Deny narrows a union: so what is added is Deny, never Allow.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from broker.access.decide import Allowed
-from broker.access.grammar import VERSION
 from broker.access.parameter import problem
 from broker.access.policy import Organization, Role
+from broker.access.session_policy import MAX_POLICY, assemble, denials, size
+from broker.access.tags import ISSUANCE_TAG, MAX_VALUE, is_tag_text
 from broker.access.template import TextTemplate, ValueRefused
 from broker.errors import InvalidRequest, NotEntitled, ScopeTooLarge
 from broker.identity.principal import AuthContext, Principal
 from broker.issuance.duration import DurationReport, report
-from broker.issuance.request import CredentialRequest, compact
+from broker.issuance.request import CredentialRequest
 from broker.issuance.sts import AssumeRole
 
-ISSUANCE_TAG = "broker:issuance"
-MAX_POLICY = 2048  # characters, inline and managed together
-MAX_TAGS = 50
-MAX_TAG_VALUE = 256
 MAX_SESSION_NAME = 64
-
-# May the session's credentials assume another role? Then they would leave the
-# scope, the tags and the revocation that were put on this session.
-NO_CHAINING: Mapping[str, object] = {
-    "Effect": "Deny",
-    "Action": ["sts:AssumeRole", "sts:AssumeRoot"],
-    "Resource": "*",
-}
-# An inline policy of Deny statements alone would leave an unscoped role nothing.
-EVERYTHING: Mapping[str, object] = {"Effect": "Allow", "Action": "*", "Resource": "*"}
 
 _ISSUANCE_ID = re.compile(r"[A-Za-z0-9_-]{20,40}", re.ASCII)
 _NOT_IN_SESSION_NAME = re.compile(r"[^A-Za-z0-9_+=,.@-]", re.ASCII)
-_TAG_PUNCTUATION = frozenset("_.:/=+-@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,41 +99,6 @@ def session_name(handle: str, issuance_id: str) -> str:
     return f"{fragment}-{issuance_id}"
 
 
-def session_policy_size(policy: str | None, managed: tuple[str, ...]) -> int:
-    """What AWS counts against MAX_POLICY, as far as it is known here: of managed policies the
-    broker sees the ARNs alone.
-    """
-    return len(policy or "") + sum(len(arn) for arn in managed)
-
-
-def added_denials(
-    role: Role, organization: Organization, restrict: tuple[Mapping[str, object], ...] = ()
-) -> list[Mapping[str, object]]:
-    """The Deny statements that stand in this role's session policy beside its own."""
-    chaining = [] if role.may_chain else [NO_CHAINING]
-    return [*organization.deny, *chaining, *restrict]
-
-
-def assemble(
-    role: Role, own: Mapping[str, object] | None, denials: list[Mapping[str, object]]
-) -> str | None:
-    """The inline policy: the role's own (rendered), and the denials. None where there is neither:
-    the managed policies, or the role's unscoped rights, then stand alone.
-    """
-    if own is None and not denials:
-        return None
-    statements: list[object] = []
-    document: dict[str, object] = {"Version": VERSION}
-    if own is not None:
-        document.update(own)
-        written = own["Statement"]
-        statements.extend(written if isinstance(written, list) else [written])
-    elif role.unscoped:
-        statements.append(EVERYTHING)
-    document["Statement"] = [*statements, *denials]
-    return compact(document)
-
-
 def _policy(
     role: Role,
     values: Mapping[str, str],
@@ -162,17 +109,17 @@ def _policy(
         own = None if role.session_policy is None else role.session_policy.render(values)
     except ValueRefused as refusal:
         raise _refused(refusal) from refusal
-    policy = assemble(role, own, added_denials(role, organization, restrict))
-    size = session_policy_size(policy, role.managed_policies)
-    if size > MAX_POLICY:
+    policy = assemble(role, own, denials(role, organization, restrict))
+    characters = size(policy, role.managed_policies)
+    if characters > MAX_POLICY:
         advice = (
             "shorten --restrict"
             if restrict
             else "ask an admin for a narrower role, or fewer values"
         )
         raise ScopeTooLarge(
-            f"The session policy has {size} characters; AWS takes {MAX_POLICY}: {advice}.",
-            extra={"characters": size, "maximum": MAX_POLICY},
+            f"The session policy has {characters} characters; AWS takes {MAX_POLICY}: {advice}.",
+            extra={"characters": characters, "maximum": MAX_POLICY},
         )
     return policy
 
@@ -213,10 +160,10 @@ def _tag(key: str, template: TextTemplate, values: Mapping[str, str]) -> str:
         text = template.render(values)
     except ValueRefused as refusal:
         raise _refused(refusal) from refusal
-    if len(text) > MAX_TAG_VALUE:
+    if len(text) > MAX_VALUE:
         raise ScopeTooLarge(
-            f"Tag {key} has {len(text)} characters; AWS takes {MAX_TAG_VALUE}.",
-            extra={"characters": len(text), "maximum": MAX_TAG_VALUE},
+            f"Tag {key} has {len(text)} characters; AWS takes {MAX_VALUE}.",
+            extra={"characters": len(text), "maximum": MAX_VALUE},
         )
     if not is_tag_text(text):
         problem = "holds a character that AWS takes in no tag"
@@ -228,14 +175,6 @@ def _blamed(template: TextTemplate) -> str:
     """The placeholder to name where a whole tag is wrong: a parameter, if there is one."""
     names = sorted(template.placeholders, key=lambda name: name.startswith("principal."))
     return names[0]
-
-
-def is_tag_text(text: str) -> bool:
-    r"""AWS's pattern of tag keys and values: `[\p{L}\p{Z}\p{N}_.:/=+\-@]*`."""
-    return all(
-        character in _TAG_PUNCTUATION or unicodedata.category(character)[0] in "LZN"
-        for character in text
-    )
 
 
 def _refused(refusal: ValueRefused) -> InvalidRequest | NotEntitled:
