@@ -7,6 +7,7 @@ end-to-end tests; a real browser is used where looks or script matter.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -16,6 +17,8 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pyotp
+
+_STEP_SECONDS = 30
 
 
 @dataclass(slots=True)
@@ -168,6 +171,21 @@ class ScriptedPerson:
     password: str = field(repr=False)
     totp_secret: str | None = field(default=None, repr=False)
     recovery_codes: list[str] = field(default_factory=list, repr=False)
+    _last_step: int = field(default=-1, repr=False)
+
+    def next_code(self) -> str:
+        """A code that was not shown before. The broker takes each 30 s step once, and one step
+        of clock drift either way; where both are spent, wait for the next, as a person does.
+        """
+        if self.totp_secret is None:
+            raise CannotSignIn("asked for a code before any authenticator was enrolled")
+        step, into_step = divmod(time.time(), _STEP_SECONDS)
+        # Start one step back while that is safe, so that the code on a phone stays unspent.
+        earliest = int(step) - 1 if into_step < _STEP_SECONDS - 10 else int(step)
+        wanted = max(self._last_step + 1, earliest)
+        time.sleep(max(0.0, (wanted - 1) * _STEP_SECONDS - time.time()))
+        self._last_step = wanted
+        return pyotp.TOTP(self.totp_secret).at(wanted * _STEP_SECONDS)
 
     def sign_in(self, browser: ScriptedBrowser, url: str, *, enrolment_code: str = "") -> Page:
         """Open `url` and answer each page as it comes, until none asks anything more.
@@ -196,12 +214,11 @@ class ScriptedPerson:
             )
         if page.path == "/mfa/enroll" and (form := page.form_with("code")):
             self.totp_secret = page.texts["totp-secret"].replace(" ", "")
-            code = pyotp.TOTP(self.totp_secret).now()
-            return browser.submit(page, form, {"code": code, "enrolment_code": enrolment_code})
+            self._last_step = -1
+            values = {"code": self.next_code(), "enrolment_code": enrolment_code}
+            return browser.submit(page, form, values)
         if page.path == "/mfa" and (form := page.form_with("code")):
-            if self.totp_secret is None:
-                raise CannotSignIn("asked for a code before any authenticator was enrolled")
-            return browser.submit(page, form, {"code": pyotp.TOTP(self.totp_secret).now()})
+            return browser.submit(page, form, {"code": self.next_code()})
         if codes := page.items.get("recovery-codes"):
             self.recovery_codes = codes
             follow = page.links.get("continue")

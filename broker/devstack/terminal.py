@@ -1,0 +1,95 @@
+"""The `broker` command as a person in a terminal runs it: real processes, one home folder each."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from broker.devstack.browser import CannotSignIn, ScriptedBrowser, ScriptedPerson
+
+_COMMAND_SECONDS = 90
+_KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "SSL_CERT_FILE", "COVERAGE_PROCESS_START")
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A finished command."""
+
+    arguments: tuple[str, ...]
+    code: int
+    out: str = field(repr=False)
+    err: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """One person's shell: their home for tokens, and nothing of our own AWS environment."""
+
+    server: str
+    home: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        return {
+            **kept,
+            "BROKER_HOME": str(self.home),
+            "BROKER_SERVER": self.server,
+            # The keyring of whoever runs this is not ours to fill.
+            "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
+        }
+
+    def run(self, *arguments: str, given: str | None = None) -> Ran:
+        """`broker ARGUMENTS...`, with `given` as its standard input."""
+        done = subprocess.run(
+            self.command(arguments),
+            input=given if given is not None else "",
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            timeout=_COMMAND_SECONDS,
+            check=False,
+        )
+        return Ran(arguments, done.returncode, done.stdout, done.stderr)
+
+    def log_in(self, person: ScriptedPerson, browser: ScriptedBrowser) -> Ran:
+        """`broker login`, with `person` at the browser. Raises CannotSignIn."""
+        arguments = ("login", "--server", self.server, "--no-browser")
+        process = subprocess.Popen(
+            self.command(arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment,
+        )
+        try:
+            seen = _read_address(process)
+            person.sign_in(browser, seen[-1])
+            out, err = process.communicate(timeout=_COMMAND_SECONDS)
+        except BaseException:
+            process.kill()
+            process.communicate()
+            raise
+        return Ran(arguments, process.returncode, out, "".join(seen[:-1]) + err)
+
+    @staticmethod
+    def command(arguments: Sequence[str]) -> list[str]:
+        return [sys.executable, "-m", "broker.entry", *arguments]
+
+
+def _read_address(process: subprocess.Popen[str]) -> list[str]:
+    """The lines up to the address to open, then the address itself."""
+    lines: list[str] = []
+    if process.stderr is None:
+        raise CannotSignIn("the command has no standard error")
+    for line in process.stderr:
+        lines.append(line)
+        if found := re.search(r"https?://\S+/oauth/authorize\S*", line):
+            return [*lines, found.group()]
+    raise CannotSignIn(f"broker login gave no address to open: {''.join(lines)}")

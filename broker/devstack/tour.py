@@ -1,0 +1,250 @@
+"""The walk through the running broker: each step in plain words, each with its proof.
+
+Owns: what is shown and what must be true for a step to pass. Every step goes
+the way a user goes: the `broker` command, the browser's pages, stock boto3. A
+step that does not come out as told ends the tour with TourFailed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from broker.devstack.browser import ScriptedBrowser, ScriptedPerson
+from broker.devstack.terminal import Ran, Terminal
+
+if TYPE_CHECKING:
+    from broker.devstack.aws import AwsStandIn
+
+POLICY = Path(__file__).with_name("access.yaml")
+_SECRET = re.compile(r'("(?:SecretAccessKey|SessionToken)": ")([^"]{4})[^"]*')
+
+
+class TourFailed(Exception):
+    """A step did not come out as told."""
+
+
+@dataclass(slots=True)
+class Member:
+    """One person of the demonstration, with their own browser and terminal."""
+
+    person: ScriptedPerson
+    terminal: Terminal
+    browser: ScriptedBrowser = field(default_factory=ScriptedBrowser)
+
+
+@dataclass(slots=True)
+class Stage:
+    """What the tour walks on. `enrolment_code` gives a one-time code for an e-mail address, as
+    `broker recover` prints it on the server's host.
+    """
+
+    aws: AwsStandIn
+    region: str
+    alice: Member
+    bob: Member
+    grace: Member
+    enrolment_code: Callable[[str], str]
+    folder: Path
+    say: Callable[[str], None]
+
+    def enrol(self, member: Member) -> None:
+        """Sign in through the pages and confirm an authenticator with an enrolment code."""
+        code = self.enrolment_code(f"{member.person.username}@example.com")
+        page = member.person.sign_in(
+            member.browser, f"{member.terminal.server}/login", enrolment_code=code
+        )
+        _require(member.person.totp_secret is not None, f"no factor was enrolled at {page.path}")
+
+
+def prepare(stage: Stage) -> None:
+    """Enrol everybody and apply the access policy: what `broker dev` needs before use."""
+    for member in (stage.grace, stage.alice, stage.bob):
+        stage.enrol(member)
+    _succeeded(stage.grace.terminal.log_in(stage.grace.person, stage.grace.browser))
+    _succeeded(stage.grace.terminal.run("access", "apply", str(POLICY), "--yes"))
+
+
+def walk(stage: Stage) -> None:
+    """The whole tour, after the stand-ins and the broker are up. Raises TourFailed."""
+    chapters = (
+        ("An admin enrols a second factor", _admin_enrols),
+        ("The admin applies the access policy", _policy_is_applied),
+        ("Alice, an analyst, signs in", _alice_signs_in),
+        ("Alice gets scoped credentials", _alice_gets_credentials),
+        ("The credentials do what they may, and nothing else", _credentials_are_used),
+        ("Bob, who has no entitlement, is refused", _bob_is_refused),
+        ("Everything is on the record", _record_is_read),
+        ("The log verifies, and a changed byte is found", _log_is_verified),
+    )
+    for number, (title, chapter) in enumerate(chapters, 1):
+        stage.say(f"\n{number}. {title}")
+        try:
+            chapter(stage)
+        except TourFailed:
+            raise
+        except Exception as fault:
+            raise TourFailed(f"step {number} ({title}): {fault!r}") from fault
+
+
+def _admin_enrols(stage: Stage) -> None:
+    stage.say("   Grace's password alone opens nothing. Her first authenticator needs a one-time")
+    stage.say("   code, which `broker recover` prints on the server's host.")
+    stage.enrol(stage.grace)
+    codes = stage.grace.person.recovery_codes
+    _require(len(codes) == 10, f"ten recovery codes were to be shown, not {len(codes)}")
+    _done(stage, "her authenticator is confirmed by a code; ten recovery codes were shown once")
+
+
+def _policy_is_applied(stage: Stage) -> None:
+    _show(stage, _succeeded(stage.grace.terminal.log_in(stage.grace.person, stage.grace.browser)))
+    _show(stage, _succeeded(stage.grace.terminal.run("access", "apply", str(POLICY), "--yes")))
+    _done(stage, "who may have what is now one versioned, audited file")
+
+
+def _alice_signs_in(stage: Stage) -> None:
+    stage.say("   The browser goes to the OpenID provider, comes back, asks for the second factor,")
+    stage.say("   and then for one click: nothing on this computer signs in behind her back.")
+    stage.enrol(stage.alice)
+    _show(stage, _succeeded(stage.alice.terminal.log_in(stage.alice.person, stage.alice.browser)))
+    _show(stage, _succeeded(stage.alice.terminal.run("whoami")))
+    _show(stage, _succeeded(stage.alice.terminal.run("roles")))
+    _done(stage, "she holds a 15-minute token and no AWS key")
+
+
+def _alice_gets_credentials(stage: Stage) -> None:
+    ran = _succeeded(
+        stage.alice.terminal.run("creds", "data-reader", "--duration", "12h", "--format", "json")
+    )
+    _show(stage, ran)
+    call = stage.aws.calls[-1]
+    stage.say("   What the broker asked of STS, all of it set by the server:")
+    for name in ("RoleArn", "RoleSessionName", "SourceIdentity", "DurationSeconds", "Policy"):
+        stage.say(f"     {name} = {call.parameters.get(name, '')}")
+    _require(call.parameters["DurationSeconds"] == "3600", "12 h were to be lowered to 1 h")
+    _done(stage, "she asked for 12 hours; the broker is itself a role session, so AWS allows one")
+
+
+def _credentials_are_used(stage: Stage) -> None:
+    ran = _succeeded(stage.alice.terminal.run("creds", "data-reader", "--format", "json"))
+    s3 = _s3(stage, json.loads(ran.out))
+    body = s3.get_object(Bucket="reports", Key="public/q3.csv")["Body"].read()
+    _require(bool(body), "the object was empty")
+    _done(stage, f"read s3://reports/public/q3.csv: {len(body)} bytes")
+    with _refused_by_aws():
+        s3.get_object(Bucket="reports", Key="private/salaries.csv")
+    _done(stage, "s3://reports/private/salaries.csv: AccessDenied, outside the chosen prefix")
+    with _refused_by_aws():
+        s3.put_object(Bucket="reports", Key="public/mine.csv", Body=b"x")
+    _done(stage, "writing: AccessDenied, though the IAM role itself may write ...")
+    unscoped = _s3(stage, _assume_without_session_policy(stage))
+    unscoped.put_object(Bucket="reports", Key="public/mine.csv", Body=b"x")
+    _done(stage, "... as the same role without the broker's session policy shows")
+
+
+def _bob_is_refused(stage: Stage) -> None:
+    stage.enrol(stage.bob)
+    _succeeded(stage.bob.terminal.log_in(stage.bob.person, stage.bob.browser))
+    before = len(stage.aws.calls)
+    ran = stage.bob.terminal.run("creds", "data-reader")
+    _show(stage, ran)
+    _require(ran.code == 1 and "not_found" in ran.err, "Bob was to be refused with not_found")
+    _require(len(stage.aws.calls) == before, "STS was called for Bob")
+    _done(stage, "to Bob the role does not even exist, and STS was never asked")
+
+
+def _record_is_read(stage: Stage) -> None:
+    ran = _succeeded(stage.grace.terminal.run("audit", "tail"))
+    for line in ran.out.strip().splitlines()[-8:]:
+        stage.say(f"     {line[:118]}")
+    for expected in ("issuance.requested", "issuance.issued", "issuance.denied", "mfa.enrolled"):
+        _require(expected in ran.out, f"no {expected} in the log")
+    _done(stage, "intent before STS, outcome after it, and the refusal too")
+
+
+def _log_is_verified(stage: Stage) -> None:
+    export = stage.folder / "audit.jsonl"
+    _succeeded(stage.grace.terminal.run("audit", "export", "-o", str(export)))
+    _show(stage, _succeeded(stage.grace.terminal.run("audit", "verify", str(export))))
+    spoilt = stage.folder / "spoilt.jsonl"
+    lines = export.read_text("utf-8").splitlines(keepends=True)
+    lines[2] = lines[2].replace("success", "failure", 1).replace("grace", "alice", 1)
+    _require(lines[2] != export.read_text("utf-8").splitlines(keepends=True)[2], "nothing changed")
+    spoilt.write_text("".join(lines), "utf-8")
+    ran = stage.grace.terminal.run("audit", "verify", str(spoilt))
+    _show(stage, ran)
+    _require(ran.code == 1 and "seq 3" in ran.out + ran.err, "the change was to be found at seq 3")
+    _done(stage, "one word changed in record 3, and it is named")
+
+
+def _s3(stage: Stage, credentials: dict[str, str]) -> Any:  # noqa: ANN401 - boto3 has no types
+    return boto3.client(
+        "s3",
+        endpoint_url=stage.aws.url,
+        region_name=stage.region,
+        aws_access_key_id=credentials["AccessKeyId"],
+        aws_secret_access_key=credentials["SecretAccessKey"],
+        aws_session_token=credentials["SessionToken"],
+        config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
+    )
+
+
+def _assume_without_session_policy(stage: Stage) -> dict[str, str]:
+    """What the hub role could do by itself, to show what the broker's policy takes away."""
+    hub = stage.aws.hub_credentials("role")
+    sts = boto3.client(
+        "sts",
+        endpoint_url=stage.aws.url,
+        region_name=stage.region,
+        aws_access_key_id=hub.access_key_id,
+        aws_secret_access_key=hub.secret_access_key,
+        aws_session_token=hub.session_token,
+    )
+    answer = sts.assume_role(
+        RoleArn="arn:aws:iam::111122223333:role/DataReader",
+        RoleSessionName="tour-without-broker",
+        ExternalId="broker-demo",
+    )
+    credentials: dict[str, str] = answer["Credentials"]
+    return credentials
+
+
+@contextmanager
+def _refused_by_aws() -> Iterator[None]:
+    try:
+        yield
+    except ClientError as refusal:
+        _require(refusal.response["Error"]["Code"] == "AccessDenied", str(refusal))
+        return
+    raise TourFailed("AWS allowed what the session policy forbids")
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise TourFailed(otherwise)
+
+
+def _succeeded(ran: Ran) -> Ran:
+    _require(ran.code == 0, f"broker {' '.join(ran.arguments)} ended with {ran.code}: {ran.err}")
+    return ran
+
+
+def _show(stage: Stage, ran: Ran) -> None:
+    stage.say(f"   $ broker {' '.join(ran.arguments)}")
+    for line in (ran.out + ran.err).splitlines():
+        if line.strip():
+            masked = _SECRET.sub(r"\1\2…", line)
+            stage.say(f"     {masked[:160]}")
+
+
+def _done(stage: Stage, words: str) -> None:
+    stage.say(f"   ✓ {words}")
