@@ -18,6 +18,10 @@ ROLE = "arn:aws:iam::111122223333:role/team/DataReader"
 SESSION = "grace-iss-abcdefghijklmnopqrstuvwxyz"
 BASE_ROLE = "arn:aws:sts::999988887777:assumed-role/Broker/i-0123"
 BASE_USER = "arn:aws:iam::999988887777:user/broker"
+POLICY = (
+    '{"Version":"2012-10-17","Statement":'
+    '[{"Effect":"Allow","Action":"s3:GetObject","Resource":"arn:aws:s3:::reports/*"}]}'
+)
 SECRET = "canary/SecretAccessKey+0123456789abcdefg"  # 40 characters, as AWS's
 TOKEN = "canary//SessionToken+=="
 
@@ -29,7 +33,7 @@ def a_call(**changes: object) -> AssumeRole:
         "role_arn": ROLE,
         "role_session_name": SESSION,
         "duration_seconds": 3600,
-        "policy": '{"Version":"2012-10-17","Statement":[]}',
+        "policy": POLICY,
         "policy_arns": (),
         "tags": (("broker:issuance", "iss-abc"),),
         "transitive_tag_keys": ("broker:issuance",),

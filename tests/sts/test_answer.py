@@ -148,8 +148,10 @@ def test_the_expiry_may_differ_by_as_much_as_clocks_may():
         ("<SessionTokenUtilization>7</SessionTokenUtilization>", 7),
         ("<PackedPolicySize>9</PackedPolicySize>", 9),
         (
-            "<PackedPolicySize>9</PackedPolicySize>"
-            "<SessionTokenUtilization>7</SessionTokenUtilization>",
+            (
+                "<PackedPolicySize>9</PackedPolicySize>"
+                "<SessionTokenUtilization>7</SessionTokenUtilization>"
+            ),
             7,
         ),
         ("<PackedPolicySize>much</PackedPolicySize>", None),

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from broker.adapters.sts import StsClient, StsConfig, exchange
+from broker.adapters.sts import StsClient, StsConfig, exchange, partition
 from broker.adapters.sts.answer import Reply
 from broker.adapters.sts.endpoint import from_url
 from broker.adapters.sts.exchange import exchange as ask
@@ -140,6 +140,15 @@ async def test_an_answer_that_drips_is_given_up_in_bounded_time(server, started)
     server.script = [drips]
     async with asyncio.timeout(5):
         failure = await failure_of(started)
+    assert failure.outcome_unknown
+    assert len(server.assumed) == 1
+
+
+async def test_whatever_adds_up_the_whole_call_ends_in_time(server, started, monkeypatch):
+    monkeypatch.setattr(partition, "WHOLE_CALL_SECONDS", 0.2)
+    server.script = [hangs]
+    failure = await failure_of(started)
+    assert isinstance(failure.error, AwsUnavailable)
     assert failure.outcome_unknown
     assert len(server.assumed) == 1
 

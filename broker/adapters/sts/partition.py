@@ -21,6 +21,9 @@ from broker.issuance.sts import AssumeRole, Minted, StsFailure
 
 logger = logging.getLogger(__name__)
 
+# One exchange takes 12 s at most; finding credentials and identity first may take as long again.
+WHOLE_CALL_SECONDS = 25.0
+
 
 class Partition:
     """Its methods raise StsFailure unless they say otherwise."""
@@ -74,11 +77,22 @@ class Partition:
         return self._identity
 
     async def assume_role(self, call: AssumeRole) -> Minted:
-        await self._require_harmless_identity()
-        region = call.region or self.config.region
-        with _alarm_where_odd():
-            reply = await self._ask(call, query.assume_role(call), region)
-            return answer.minted(reply, call, self._clock())
+        """Ends in WHOLE_CALL_SECONDS, well before the reaper takes the intent for an orphan."""
+        try:
+            async with asyncio.timeout(WHOLE_CALL_SECONDS):
+                await self._require_harmless_identity()
+                with _alarm_where_odd():
+                    region = call.region or self.config.region
+                    reply = await self._ask(call, query.assume_role(call), region)
+                    return answer.minted(reply, call, self._clock())
+        except TimeoutError as error:
+            raise StsFailure(
+                AwsUnavailable(
+                    "AWS took too long. Nothing was given to you; try again.",
+                    log_detail=f"no outcome within {WHOLE_CALL_SECONDS:.0f} s",
+                ),
+                outcome_unknown=True,
+            ) from error
 
     async def _require_harmless_identity(self) -> None:
         """No policy narrows the root user, so the broker does nothing in its name."""
