@@ -56,11 +56,14 @@ class Database:
     `dialect` is "sqlite" or "postgresql"; `str(url)` hides the password.
     """
 
-    def __init__(self, url: URL, engine: AsyncEngine, *, behind_pgbouncer: bool = False) -> None:
+    def __init__(
+        self, url: URL, engine: AsyncEngine, *, patience: float, behind_pgbouncer: bool
+    ) -> None:
         self.url = url
         self.engine = engine
         self.dialect: Dialect = "sqlite" if url.get_backend_name() == "sqlite" else "postgresql"
         self.behind_pgbouncer = behind_pgbouncer
+        self._patience = patience
         # A lone SELECT needs no BEGIN and ROLLBACK around it, which are two round trips
         # more; PgBouncer needs them, to keep parse and execute on one server connection.
         if self.dialect == "sqlite":
@@ -74,26 +77,25 @@ class Database:
         self._writer = asyncio.Lock() if self.dialect == "sqlite" else None
 
     @classmethod
-    def open(cls, url: str | URL, *, pool_size: int = _POOL_SIZE) -> Database:
+    def open(
+        cls, url: str | URL, *, pool_size: int = _POOL_SIZE, patience: float = PATIENCE
+    ) -> Database:
         """Parse `url` and make ready to connect; a SQLite file is created, readable by its
         owner alone. Connects to nothing yet.
+
+        `patience`: seconds until a connection, a lock or a statement is given up.
 
         Raises StartupError for a URL that can't be used.
         """
         parsed = _parse(url)
+        pool = {"pool_size": pool_size, "pool_timeout": patience}
         if parsed.get_backend_name() == "sqlite":
             _create_private(parsed)
-            engine = _sqlite_engine(
-                parsed, {"pool_size": pool_size, "max_overflow": 0, "pool_timeout": PATIENCE}
-            )
-            return cls(parsed, engine)
+            engine = _sqlite_engine(parsed, patience, pool | {"max_overflow": 0})
+            return cls(parsed, engine, patience=patience, behind_pgbouncer=False)
         bare, behind_pgbouncer = _take_pgbouncer(parsed)
-        engine = _postgresql_engine(
-            bare,
-            behind_pgbouncer,
-            {"pool_size": pool_size, "pool_timeout": PATIENCE, "pool_recycle": 1800},
-        )
-        return cls(parsed, engine, behind_pgbouncer=behind_pgbouncer)
+        engine = _postgresql_engine(bare, behind_pgbouncer, patience, pool | {"pool_recycle": 1800})
+        return cls(parsed, engine, patience=patience, behind_pgbouncer=behind_pgbouncer)
 
     @property
     def writer(self) -> asyncio.Lock | None:
@@ -115,7 +117,7 @@ class Database:
                 async with self._connect(self.engine) as conn, conn.begin():
                     yield conn
                 return
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self._patience):
                 await self._writer.acquire()
             try:
                 async with self._connect(self.engine) as conn, conn.begin():
@@ -243,7 +245,7 @@ def _create_private(url: URL) -> None:
         raise StartupError(f"database.url: can't create {path}: {error.strerror}") from None
 
 
-def _sqlite_engine(url: URL, pool: Mapping[str, Any], *, patience: float = PATIENCE) -> AsyncEngine:
+def _sqlite_engine(url: URL, patience: float, pool: Mapping[str, Any]) -> AsyncEngine:
     engine = create_async_engine(
         url,
         hide_parameters=True,
@@ -272,9 +274,12 @@ def _begin_immediate(conn: Connection) -> None:
 
 
 def _postgresql_engine(
-    url: URL, behind_pgbouncer: bool, pool: Mapping[str, Any], *, patience: float = PATIENCE
+    url: URL, behind_pgbouncer: bool, patience: float, pool: Mapping[str, Any]
 ) -> AsyncEngine:
-    connect_args: dict[str, Any] = {"timeout": PATIENCE, "command_timeout": patience}
+    connect_args: dict[str, Any] = {
+        "timeout": min(patience, PATIENCE),
+        "command_timeout": patience,
+    }
     if behind_pgbouncer:
         connect_args |= {
             "statement_cache_size": 0,
@@ -321,8 +326,6 @@ def migration_engine(url: str | URL) -> AsyncEngine:
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
         _create_private(parsed)
-        return _sqlite_engine(parsed, {"poolclass": NullPool}, patience=_MIGRATION_PATIENCE)
+        return _sqlite_engine(parsed, _MIGRATION_PATIENCE, {"poolclass": NullPool})
     bare, behind_pgbouncer = _take_pgbouncer(parsed)
-    return _postgresql_engine(
-        bare, behind_pgbouncer, {"poolclass": NullPool}, patience=_MIGRATION_PATIENCE
-    )
+    return _postgresql_engine(bare, behind_pgbouncer, _MIGRATION_PATIENCE, {"poolclass": NullPool})

@@ -251,24 +251,22 @@ def _withheld(entry: Entry, outcome: Outcome, reason: str) -> Event:
 
 def orphaned(orphan: Orphan) -> Event:
     """The record of an intent that nobody concluded. Credentials may exist: alert on it."""
-    subject: dict[str, object] = {
-        "issuance": orphan.id,
-        "principal": orphan.principal_id,
-        "login_session": orphan.login_session_id,
-        "role": orphan.role,
-        "role_arn": orphan.role_arn,
-        "account_id": orphan.account_id,
-    }
-    if orphan.grant_id is not None:
-        subject["grant"] = orphan.grant_id
     return Event(
         EventType.ISSUANCE_ORPHANED,
         SYSTEM_ACTOR,
         audit.Outcome.FAILURE,
-        subject=subject,
+        subject={
+            "issuance": orphan.id,
+            "principal": orphan.principal_id,
+            "role": orphan.role,
+            "role_arn": orphan.role_arn,
+            "account_id": orphan.account_id,
+        },
         detail={
             "session_name": orphan.session_name,
             "source_identity": orphan.source_identity,
             "requested_at": audit.rfc3339(orphan.requested_at),
+            "login_session": orphan.login_session_id,
+            "grant": orphan.grant_id,
         },
     )

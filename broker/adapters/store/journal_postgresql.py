@@ -13,9 +13,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
-import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.adapters.store.engine import PATIENCE, Database, unavailable_when_out
@@ -24,7 +23,7 @@ from broker.adapters.store.records import LockedHead, Row, head_missing, link
 from broker.audit.record import Attachment, clean, prepare
 from broker.issuance.journal import Intent
 
-Driver = asyncpg.Connection
+Driver: TypeAlias = Any  # asyncpg.Connection, which ships no types
 
 _LOCK_HEAD = """
 SELECT seq, chain, time, clock_timestamp() AS now FROM audit_head WHERE id = 1 FOR UPDATE

@@ -92,6 +92,8 @@ class SqliteLedger:
 
     def __init__(self, database: Database) -> None:
         self._path = Path(database.url.database or "").absolute()
+        # Other tasks' transactions queue here too, instead of polling for SQLite's lock.
+        self._writer = database.writer or asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, "audit-writer")
         self._conn: sqlite3.Connection | None = None
 
@@ -107,13 +109,20 @@ class SqliteLedger:
 
     async def aclose(self) -> None:
         """Close the connection and end the thread."""
-        await self._in_thread(self._close)
-        self._thread.shutdown(wait=False)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        finally:
+            self._thread.shutdown(wait=False)
 
     async def _in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         with unavailable_when_out():
-            call = partial(work, *args, **kwargs)
-            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+            async with asyncio.timeout(PATIENCE):
+                await self._writer.acquire()
+            try:
+                call = partial(work, *args, **kwargs)
+                return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+            finally:
+                self._writer.release()
 
     def _flush(self, batch: Batch) -> None:
         with self._transaction_holding_head() as (conn, head):
@@ -137,7 +146,10 @@ class SqliteLedger:
                     "limit": limit,
                 },
             ).fetchall()
-            orphans = [Orphan(*row[:9], requested_at=from_microseconds(row[9])) for row in found]
+            orphans = [
+                Orphan(**dict(row) | {"requested_at": from_microseconds(row["requested_at"])})
+                for row in found
+            ]
             prepared = [prepare(clean(orphaned(orphan))) for orphan in orphans]
             attachments = [one.attachment for one in prepared if one.attachment is not None]
             _append(conn, link(prepared, head), attachments)
@@ -161,6 +173,7 @@ class SqliteLedger:
             self._conn = sqlite3.connect(
                 f"{self._path.as_uri()}?mode=rw", uri=True, timeout=PATIENCE, isolation_level=None
             )
+            self._conn.row_factory = sqlite3.Row
             for pragma in ("journal_mode=WAL", "synchronous=FULL"):
                 self._conn.execute(f"PRAGMA {pragma}")
         return self._conn
@@ -186,6 +199,11 @@ def _recheck(conn: sqlite3.Connection, recheck: Recheck, now: int) -> list[tuple
         "grants": json.dumps(recheck.grants),
     }
     return conn.execute(_RECHECK, ids | {"now": now}).fetchall()
+
+
+def _orphan(row: sqlite3.Row) -> Orphan:
+    columns = dict(row)
+    return Orphan(**columns | {"requested_at": from_microseconds(columns["requested_at"])})
 
 
 def _outcome(move: Move) -> tuple[int | str | None, ...]:

@@ -1,0 +1,187 @@
+"""A record's bytes are canonical JSON, whatever was in the event."""
+
+import hashlib
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.audit.chain import MAX_RECORD_BYTES
+from broker.audit.record import (
+    Actor,
+    Event,
+    EventType,
+    NotStorable,
+    Outcome,
+    clean,
+    clean_text,
+    prepare,
+    rfc3339,
+    to_record,
+)
+
+EARLIEST = datetime(1000, 1, 1)  # noqa: DTZ001 - Hypothesis takes a naive bound
+NOON = datetime(2026, 1, 2, 12, 0, 0, 6, tzinfo=UTC)
+ADA = Actor("p-aaaabbbbccccdddd", "person", "ada@example.com", "192.0.2.7", "curl/8")
+
+storable_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+hostile_text = st.text(st.characters(), max_size=50)
+keys = st.text(st.characters(max_codepoint=127, exclude_characters="\0"), max_size=12)
+numbers = st.integers(-(2**53) + 1, 2**53 - 1)
+
+
+def json_values(texts: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:
+    scalars = st.none() | st.booleans() | numbers | texts
+    return st.recursive(
+        scalars,
+        lambda children: (
+            st.lists(children, max_size=4) | st.dictionaries(keys, children, max_size=4)
+        ),
+        max_leaves=12,
+    )
+
+
+def json_objects(texts: st.SearchStrategy[str]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.dictionaries(keys, json_values(texts), max_size=5)
+
+
+def event(**members: Any) -> Event:
+    return replace(Event(EventType.ISSUANCE_DENIED, ADA, Outcome.DENIED), **members)
+
+
+@given(
+    subject=json_objects(storable_text),
+    detail=json_objects(storable_text),
+    handle=st.none() | storable_text,
+    request_id=st.none() | storable_text,
+    seq=st.integers(1, 2**53 - 1),
+    time=st.datetimes(min_value=EARLIEST, timezones=st.just(UTC)),
+)
+def test_a_record_is_the_canonical_json_of_its_members(
+    subject: dict[str, Any],
+    detail: dict[str, Any],
+    handle: str | None,
+    request_id: str | None,
+    seq: int,
+    time: datetime,
+) -> None:
+    actor = Actor("p-1", "person", handle, None, handle)
+    made = event(actor=actor, subject=subject, detail=detail, request_id=request_id)
+    assert to_record(made, seq, time) == rfc8785.dumps(
+        {
+            "v": 1,
+            "seq": seq,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "type": "issuance.denied",
+            "actor": {
+                "id": "p-1",
+                "kind": "person",
+                "handle": handle,
+                "ip": None,
+                "user_agent": handle,
+            },
+            "request_id": request_id,
+            "subject": subject,
+            "outcome": "denied",
+            "detail": detail,
+        }
+    )
+
+
+@given(subject=json_objects(hostile_text), detail=json_objects(hostile_text), text=hostile_text)
+def test_any_text_from_outside_gives_one_record(
+    subject: dict[str, Any], detail: dict[str, Any], text: str
+) -> None:
+    actor = Actor(text, "anonymous", text, text, text)
+    made = event(actor=actor, subject=subject, detail=detail, request_id=text)
+    record = to_record(clean(made), 1, NOON)
+    assert rfc8785.dumps(json.loads(record)) == record
+    assert b"\\u0000" not in record.replace(b"\\\\", b"")
+    assert b"\n" not in record
+
+
+def test_text_is_kept_but_for_what_no_database_stores() -> None:
+    assert clean_text("naïve \U0001f511 \x1b[0m\n") == "naïve \U0001f511 \x1b[0m\n"
+    assert clean_text("a\0b\ud800c\udfff") == "a\ufffdb\ufffdc\ufffd"
+    assert clean_text("abcdef", 4) == "abc…"
+    assert clean_text("abcd", 4) == "abcd"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        1.0,
+        float("nan"),
+        2**53,
+        -(2**53),
+        "\ud800",
+        "a\0",
+        b"bytes",
+        {"é": 1},
+        {"a\0": 1},
+        {1: "number as key"},
+        {"set"},
+        datetime.now(UTC),
+        [[{"deep": 0.5}]],
+    ],
+)
+def test_what_is_not_json_ready_is_refused(value: object) -> None:
+    with pytest.raises(NotStorable):
+        prepare(event(detail={"value": value}))
+    with pytest.raises(NotStorable):
+        prepare(event(subject={"value": value}))
+
+
+def test_cleaning_does_not_hide_what_is_not_json_ready() -> None:
+    with pytest.raises(NotStorable):
+        prepare(clean(event(detail={"value": 0.5})))
+
+
+def test_nesting_without_end_is_refused_before_it_overflows() -> None:
+    deep: Any = "leaf"
+    for _ in range(100_000):
+        deep = [deep]
+    for refuse in (clean, prepare):
+        with pytest.raises(NotStorable):
+            refuse(event(detail={"deep": deep}))
+
+
+@given(size=st.integers(MAX_RECORD_BYTES - 600, MAX_RECORD_BYTES + 200))
+def test_a_record_never_exceeds_its_limit_and_loses_nothing(size: int) -> None:
+    detail = {"text": "x" * size}
+    prepared = prepare(event(detail=detail))
+    record = prepared.record(2**53 - 1, rfc3339(NOON))
+    assert len(record) <= MAX_RECORD_BYTES
+    held = json.loads(record)["detail"]
+    if prepared.attachment is None:
+        assert held == detail
+        return
+    body = prepared.attachment.body
+    assert json.loads(body) == detail
+    assert held == {"attachment": {"sha256": hashlib.sha256(body).hexdigest(), "bytes": len(body)}}
+    assert prepared.attachment.sha256 == held["attachment"]["sha256"]
+
+
+def test_only_an_oversize_detail_is_split_off() -> None:
+    assert prepare(event(detail={"text": "x" * 50_000})).attachment is None
+    assert prepare(event(detail={"text": "x" * 70_000})).attachment is not None
+
+
+def test_what_cannot_be_split_off_is_bounded_or_refused() -> None:
+    flood = "x" * 100_000
+    made = event(
+        actor=Actor("anonymous", "anonymous", flood, flood, flood), subject={"role": flood}
+    )
+    assert len(to_record(clean(made), 1, NOON)) < 8192
+    with pytest.raises(NotStorable):
+        prepare(made)
+
+
+def test_times_are_utc_with_microseconds() -> None:
+    east = timezone(timedelta(hours=2))
+    assert rfc3339(datetime(2026, 1, 2, 14, 0, 0, 6, tzinfo=east)) == "2026-01-02T12:00:00.000006Z"
