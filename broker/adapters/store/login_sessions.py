@@ -55,7 +55,7 @@ async def open_session(
     user_agent: str | None,
     now: datetime,
 ) -> LoginSession:
-    """A new login session, without tokens yet. What the client says of itself is cut and cleaned."""
+    """A new session without tokens yet. What the client says of itself is cut and cleaned."""
     session = LoginSession(
         id=new_login_session_id(),
         principal_id=principal_id,
