@@ -23,8 +23,9 @@ from broker.devstack.browser import ScriptedBrowser, ScriptedPerson
 from broker.devstack.terminal import Ran, Terminal
 
 if TYPE_CHECKING:
-    from broker.devstack.aws import AwsStandIn
+    from broker.devstack.aws import AwsStandIn, HubCredentials
 
+EXTERNAL_ID = "broker-demo"  # as in access.yaml
 POLICY = Path(__file__).with_name("access.yaml")
 _SECRET = re.compile(r'("(?:SecretAccessKey|SessionToken)": ")([^"]{4})[^"]*')
 
@@ -49,6 +50,7 @@ class Stage:
     """
 
     aws: AwsStandIn
+    hub: HubCredentials
     region: str
     alice: Member
     bob: Member
@@ -200,7 +202,7 @@ def _s3(stage: Stage, credentials: dict[str, str]) -> Any:  # noqa: ANN401 - bot
 
 def _assume_without_session_policy(stage: Stage) -> dict[str, str]:
     """What the hub role could do by itself, to show what the broker's policy takes away."""
-    hub = stage.aws.hub_credentials("role")
+    hub = stage.hub
     sts = boto3.client(
         "sts",
         endpoint_url=stage.aws.url,
@@ -212,7 +214,7 @@ def _assume_without_session_policy(stage: Stage) -> dict[str, str]:
     answer = sts.assume_role(
         RoleArn="arn:aws:iam::111122223333:role/DataReader",
         RoleSessionName="tour-without-broker",
-        ExternalId="broker-demo",
+        ExternalId=EXTERNAL_ID,
     )
     credentials: dict[str, str] = answer["Credentials"]
     return credentials

@@ -22,8 +22,7 @@ import uvloop
 from broker.adapters.migrations import migrate
 from broker.adapters.sealing import FileKeyRing
 from broker.devstack import people, tour
-from broker.devstack.aws import AwsStandIn
-from broker.devstack.aws.seed import seed_demo
+from broker.devstack.aws import AwsStandIn, HubCredentials, seed_demo
 from broker.devstack.browser import ScriptedPerson
 from broker.devstack.oidc import Client, Person, create_provider
 from broker.devstack.terminal import Terminal
@@ -65,6 +64,7 @@ class Stack:
 
     settings: Settings
     aws: AwsStandIn
+    hub: HubCredentials
     issuer: str
     folder: Path
 
@@ -82,16 +82,15 @@ def _stack(port: int) -> Iterator[Stack]:
         client = Client("broker", _CLIENT_SECRET, f"{public_url}/login/callback")
         stack.enter_context(served(create_provider(issuer, client, people.PEOPLE), oidc))
         aws = stack.enter_context(AwsStandIn.start(region=_REGION))
-        seed_demo(aws)
-        _use_as_base_credentials(aws)
-        yield Stack(_settings(folder, port, public_url, issuer, aws), aws, issuer, folder)
+        demo = seed_demo(aws, external_id=tour.EXTERNAL_ID)
+        _use_as_base_credentials(demo.hub)
+        yield Stack(_settings(folder, port, public_url, issuer, aws), aws, demo.hub, issuer, folder)
 
 
-def _use_as_base_credentials(aws: AwsStandIn) -> None:
+def _use_as_base_credentials(hub: HubCredentials) -> None:
     """The broker finds its AWS identity where botocore looks; here, in the environment. It is a
     role session, as on EC2, ECS or EKS: so issuing is role chaining, one hour at most.
     """
-    hub = aws.hub_credentials("role")
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ["AWS_ACCESS_KEY_ID"] = hub.access_key_id
@@ -163,6 +162,7 @@ def _stage(stack: Stack) -> tour.Stage:
 
     return tour.Stage(
         aws=stack.aws,
+        hub=stack.hub,
         region=_REGION,
         alice=member(people.ALICE),
         bob=member(people.BOB),

@@ -1,20 +1,27 @@
-"""`broker migrate`: bring the database's schema to this version's."""
+"""`broker migrate`: bring the database's schema to this version's, and a first key ring."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 
+from sqlalchemy import select
+
 from broker.adapters.migrations import migrate
+from broker.adapters.sealing import FileKeyRing
+from broker.adapters.store.engine import Database
+from broker.adapters.store.schema import factors
 from broker.server_cli import add_config_option
 from broker.server_cli.configuration import load_settings
+from broker.settings import Settings
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = subparsers.add_parser(
         "migrate",
         help="create or upgrade the database schema",
-        description="Create or upgrade the database schema. Safe to run twice, and at once.",
+        description="Create or upgrade the database schema. Safe to run twice, and at once."
+        " Where nothing is sealed yet and there is no key ring, that is created too.",
     )
     add_config_option(parser)
     parser.set_defaults(run=run)
@@ -22,6 +29,23 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     settings = load_settings(arguments.config)
-    asyncio.run(migrate(settings.database.url.get_secret_value()))
-    print("The database schema is current.")
+    revision = asyncio.run(migrate(settings.database.url.get_secret_value()))
+    print(f"The database schema is current (revision {revision}).")
+    path = settings.keys.sealing_path
+    if not path.exists() and not asyncio.run(_holds_sealed_secrets(settings)):
+        FileKeyRing.create(path)
+        print(
+            f"Created the sealing keys in {path} (mode 0600). "
+            "Back them up, apart from the database."
+        )
     return 0
+
+
+async def _holds_sealed_secrets(settings: Settings) -> bool:
+    """A ring that went missing must be restored: a new one in its place would open nothing."""
+    database = Database.open(settings.database.url.get_secret_value())
+    try:
+        async with database.read() as conn:
+            return (await conn.execute(select(factors.c.id).limit(1))).first() is not None
+    finally:
+        await database.aclose()

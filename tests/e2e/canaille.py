@@ -11,6 +11,7 @@ from broker.devstack.browser import Page, ScriptedBrowser, ScriptedPerson
 from tests.e2e.processes import Process, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
+CLIENT_SECRET = "canaille-client-secret-canary"
 BIN = ROOT / ".venv-canaille" / "bin"
 
 _NEW_KEY = (
@@ -27,9 +28,8 @@ class CanaillePerson(ScriptedPerson):
             return browser.submit(page, form, {"login": self.username, "answer": "Continue"})
         if (form := page.form_with("password")) and "csrf_token" in form.fields:
             return browser.submit(page, form, {"password": self.password})
-        if (form := page.form_with("answer")) and page.path.startswith("/oauth/authorize"):
-            if ("answer", "accept") in form.buttons:
-                return browser.submit(page, form, {"answer": "accept"})
+        if (form := page.form_with("answer")) and ("answer", "accept") in form.buttons:
+            return browser.submit(page, form, {"answer": "accept"})
         return super().answer(browser, page, enrolment_code)
 
 
@@ -80,7 +80,7 @@ def start(folder: Path, redirect_uris: tuple[str, ...]) -> Canaille:
         folder,
     )
     process.wait_for(f"{issuer}/.well-known/openid-configuration")
-    return Canaille(issuer, "broker", "canaille-client-secret-canary", process)
+    return Canaille(issuer, "broker", CLIENT_SECRET, process)
 
 
 def _run_python(code: str) -> str:
@@ -91,28 +91,28 @@ def _run_python(code: str) -> str:
 
 def _seed_script(redirect_uris: tuple[str, ...]) -> str:
     """canaille's own command line, called in one process: each start of it takes a second."""
-    redirects = [part for uri in redirect_uris for part in ("--redirect-uris", uri)]
-    commands = [["install"]]
+    commands = ["install"]
     for name, family in (("alice", "Analyst"), ("bob", "Builder"), ("grace", "Guard")):
         commands.append(
-            ["create", "user", "--user-name", name, "--family-name", family]
-            + ["--password", f"{name}-has-a-long-password-9", "--formatted-name", f"{name} {family}"]
-            + ["--emails", f"{name}@example.com"]
+            f"create user --user-name {name} --family-name {family} --formatted-name {name}"
+            f" --password {name}-has-a-long-password-9 --emails {name}@example.com"
         )
+    redirects = " ".join(f"--redirect-uris {uri}" for uri in redirect_uris)
     commands += [
-        ["create", "group", "--display-name", "analysts", "--members", "alice"],
-        ["create", "group", "--display-name", "platform", "--members", "grace"],
-        ["create", "client", "--client-id", "broker", "--client-name", "broker"]
-        + ["--client-secret", "canaille-client-secret-canary"]
-        + ["--client-uri", "http://127.0.0.1", *redirects]
-        + ["--grant-types", "authorization_code", "--response-types", "code"]
-        + [part for name in ("openid", "profile", "email", "groups") for part in ("--scope", name)]
-        + ["--token-endpoint-auth-method", "client_secret_basic"]
-        + ["--id-token-signed-response-alg", "RS256"],
-        ["set", "client", "broker", "--audience", "broker"],
+        "create group --display-name analysts --members alice",
+        "create group --display-name platform --members grace",
+        (
+            f"create client --client-id broker --client-name broker --client-uri http://127.0.0.1"
+            f" --client-secret {CLIENT_SECRET} {redirects}"
+            f" --grant-types authorization_code --response-types code"
+            f" --scope openid --scope profile --scope email --scope groups"
+            f" --token-endpoint-auth-method client_secret_basic"
+            f" --id-token-signed-response-alg RS256"
+        ),
+        "set client broker --audience broker",
     ]
     return (
         "from canaille.commands import cli\n"
         f"for command in {commands!r}:\n"
-        "    cli.main(args=command, standalone_mode=False)\n"
+        "    cli.main(args=command.split(), standalone_mode=False)\n"
     )

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.devstack.aws import AwsStandIn
-from broker.devstack.aws.seed import seed_demo
+from broker.devstack.aws import AwsStandIn, DemoAccount, seed_demo
 from tests.e2e import canaille as third_party
 from tests.e2e.canaille import Canaille
 from tests.e2e.deployment import Deployment, free_ports
@@ -39,19 +38,25 @@ def canaille(tmp_path_factory: pytest.TempPathFactory, ports) -> Iterator[Canail
 @pytest.fixture(scope="session")
 def aws() -> Iterator[AwsStandIn]:
     with AwsStandIn.start() as standin:
-        seed_demo(standin)
         yield standin
+
+
+@pytest.fixture(scope="session")
+def demo(aws: AwsStandIn) -> DemoAccount:
+    return seed_demo(aws, external_id="broker-demo")
 
 
 @pytest.fixture
 def deploy(
-    tmp_path: Path, canaille: Canaille, aws: AwsStandIn, ports: tuple[int, ...]
+    tmp_path: Path, canaille: Canaille, aws: AwsStandIn, demo: DemoAccount, ports: tuple[int, ...]
 ) -> Iterator[Callable[..., Deployment]]:
     """Start a broker of `processes` servers on a database URL."""
     deployments: list[Deployment] = []
 
     def start(database_url: str, processes: int = 1, **extra: str) -> Deployment:
-        deployment = Deployment(tmp_path, database_url, canaille, aws, ports[:processes], extra)
+        deployment = Deployment(
+            tmp_path, database_url, canaille, aws, demo.hub, ports[:processes], extra
+        )
         deployments.append(deployment)
         deployment.start()
         return deployment

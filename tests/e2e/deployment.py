@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from broker.devstack.aws import AwsStandIn
+from broker.devstack.aws import AwsStandIn, HubCredentials
 from broker.devstack.browser import ScriptedBrowser
 from broker.devstack.terminal import Ran, Terminal
 from tests.e2e.canaille import Canaille, CanaillePerson
@@ -39,8 +40,6 @@ class User:
 
 
 def _find_token(path: Path) -> str | None:
-    import re
-
     found = re.search(r"bka_[A-Za-z0-9_-]{43}", path.read_text("utf-8", "replace"))
     return found.group() if found else None
 
@@ -53,6 +52,7 @@ class Deployment:
     database_url: str
     canaille: Canaille
     aws: AwsStandIn
+    hub: HubCredentials
     ports: tuple[int, ...]
     extra: Mapping[str, str] = field(default_factory=dict)
     servers: list[Process] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Deployment:
         return f"http://127.0.0.1:{self.ports[0]}"
 
     def start(self) -> None:
-        self.command("keys", "init")
+        self.command("migrate")
         for port in self.ports:
             self.start_server(port)
 
@@ -91,6 +91,7 @@ class Deployment:
             env=self._environment(),
             cwd=self.folder,
             timeout=60,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -129,7 +130,7 @@ class Deployment:
         return path
 
     def _environment(self) -> dict[str, str]:
-        hub = self.aws.hub_credentials("role")
+        hub = self.hub
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         return {
             **kept,
