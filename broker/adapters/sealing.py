@@ -162,7 +162,8 @@ def _encode(current: str, keys: Mapping[str, bytes]) -> bytes:
 
 def _read(path: Path) -> tuple[str, dict[str, bytes]]:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Not blocking: a pipe in its place would hang the start.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise StartupError(
             f"The sealing key file {path} is not there. For a new installation, create it with"
@@ -171,7 +172,7 @@ def _read(path: Path) -> tuple[str, dict[str, bytes]]:
         ) from None
     except OSError as error:
         raise StartupError(f"Can't read the sealing key file {path}: {error}.") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         # Of the open file, not of the path: nobody can swap it in between.
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -181,7 +182,9 @@ def _read(path: Path) -> tuple[str, dict[str, bytes]]:
                 f"The sealing key file {path} can be read by others (mode"
                 f" {stat.S_IMODE(status.st_mode):04o}); run: chmod 600 {path}"
             )
-        content = file.read(_MAX_FILE_BYTES + 1)
+        content = os.read(descriptor, _MAX_FILE_BYTES + 1)
+    finally:
+        os.close(descriptor)
     try:
         return _decode(content)
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
