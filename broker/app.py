@@ -1,0 +1,255 @@
+"""The composition root: settings in, ASGI application out.
+
+The one place where parts meet. Everything is made here, in order, when the
+application starts, and closed in the opposite order when it stops; a route
+finds it as a frozen `Parts`. Nothing is made when a module is imported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from urllib.parse import urlsplit
+
+import structlog
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from broker.access.finding import PolicyRefused
+from broker.adapters.migrations import check_schema, current_revision, newest_revision
+from broker.adapters.oidc import OidcProvider, ProviderConfig
+from broker.adapters.outbound import new_client
+from broker.adapters.sealing import FileKeyRing
+from broker.adapters.store.access import SqlAccessStore
+from broker.adapters.store.codes import SqlCodeStore
+from broker.adapters.store.engine import Database
+from broker.adapters.store.factors import SqlFactorStore
+from broker.adapters.store.issuances import SqlIssuances
+from broker.adapters.store.journal import GroupCommitJournal
+from broker.adapters.store.logins import SqlLoginStore
+from broker.adapters.store.principals import SqlPeople
+from broker.adapters.store.records import AuditRecords
+from broker.adapters.store.sessions import SqlSessionStore
+from broker.adapters.store.sweep import sweep
+from broker.adapters.store.throttle import SqlThrottle
+from broker.adapters.sts import StsClient, StsConfig
+from broker.errors import AuditUnavailable, StartupError
+from broker.identity.login import BootstrapAdmin, IdentityProvider
+from broker.identity.login_flow import LoginFlow
+from broker.identity.second_factor import SecondFactor
+from broker.issuance.sts import Sts
+from broker.settings import Settings
+from broker.web.cookies import Cookies
+from broker.web.current_policy import CurrentPolicy
+from broker.web.parts import Parts
+from broker.web.routes import build
+
+log = structlog.get_logger("broker.app")
+
+_SWEEP_EVERY = 300.0  # seconds
+# After start-up: what lives now lives on, so the collector need not look at it again.
+_GC_THRESHOLDS = (50_000, 50, 100)
+
+
+def create_app(
+    settings: Settings,
+    *,
+    providers: Mapping[str, IdentityProvider] | None = None,
+    sts: Sts | None = None,
+) -> FastAPI:
+    """The application. It opens nothing before its lifespan is entered, which raises
+    StartupError for what the settings, keys or database get wrong.
+
+    `providers` and `sts` stand in for the ones that the settings describe.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            app.state.parts = await _compose(settings, stack, providers, sts)
+            thresholds = gc.get_threshold()
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(*_GC_THRESHOLDS)
+            stack.callback(gc.set_threshold, *thresholds)
+            stack.callback(gc.unfreeze)
+            yield
+
+    return build(
+        lifespan,
+        trusted_proxies=settings.server.trusted_proxies,
+        https=settings.server.public_url.startswith("https://"),
+    )
+
+
+async def _compose(
+    settings: Settings,
+    stack: AsyncExitStack,
+    providers: Mapping[str, IdentityProvider] | None,
+    sts: Sts | None,
+) -> Parts:
+    """Open everything that must be closed again onto `stack`."""
+    database = await _open_database(settings, stack)
+    ring = FileKeyRing.load(settings.keys.sealing_path)
+    if providers is None:
+        providers = await _open_providers(settings, stack)
+    if sts is None:
+        sts = await _open_sts(settings, stack)
+    journal = GroupCommitJournal(
+        database, capacity=settings.audit.queue_size, patience=settings.audit.wait_seconds
+    )
+    await journal.start()
+    stack.push_async_callback(journal.aclose)
+
+    access = SqlAccessStore(database)
+    policies = CurrentPolicy(access, frozenset(providers))
+    await _require_readable_policy(access, policies)
+    sessions, factors = SqlSessionStore(database), SqlFactorStore(database)
+    parts = Parts(
+        public_url=canonical_origin(settings.server.public_url),
+        cookies=Cookies(secure=settings.server.public_url.startswith("https://")),
+        providers=_titles(settings, providers),
+        sessions=sessions,
+        login=LoginFlow(providers, SqlLoginStore(database), _bootstrap_admins(settings)),
+        second_factor=SecondFactor(factors, ring, settings.mfa.enrolment, settings.mfa.label),
+        factors=factors,
+        people=SqlPeople(database),
+        codes=SqlCodeStore(database),
+        throttle=SqlThrottle(database),
+        access=access,
+        policies=policies,
+        journal=journal,
+        sts=sts,
+        issuances=SqlIssuances(database),
+        audit=AuditRecords(database),
+        ready=partial(_require_schema, database, newest_revision()),
+    )
+    await _start_sweeping(database, stack)
+    return parts
+
+
+def canonical_origin(url: str) -> str:
+    """The origin as browsers and clients write it: lower case, no default port (RFC 6454)."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    default = {"https": 443, "http": 80}.get(parts.scheme)
+    port = "" if parts.port in (None, default) else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}"
+
+
+async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
+    database = Database.open(
+        settings.database.url.get_secret_value(), pool_size=settings.database.pool_size
+    )
+    stack.push_async_callback(database.aclose)
+    try:
+        await check_schema(database)
+    except AuditUnavailable as fault:
+        raise StartupError(f"the database can't be reached: {fault.log_detail}") from fault
+    return database
+
+
+async def _open_providers(settings: Settings, stack: AsyncExitStack) -> dict[str, IdentityProvider]:
+    client = new_client()
+    stack.push_async_callback(client.aclose)
+    return {
+        oidc.name: OidcProvider(
+            ProviderConfig(
+                name=oidc.name,
+                issuer=oidc.issuer,
+                client_id=oidc.client_id,
+                client_secret=_revealed(oidc.client_secret),
+                scopes=oidc.scopes,
+                groups_claim=oidc.groups_claim,
+                handle_claim=oidc.handle_claim,
+                algorithms=frozenset(oidc.algorithms),
+            ),
+            client,
+        )
+        for oidc in settings.oidc
+    }
+
+
+async def _open_sts(settings: Settings, stack: AsyncExitStack) -> Sts:
+    client = StsClient(
+        tuple(
+            StsConfig(
+                partition=aws.partition,
+                region=aws.region,
+                sts_endpoint_url=aws.sts_endpoint_url,
+                chained=aws.chained,
+            )
+            for aws in settings.aws
+        )
+    )
+    stack.push_async_callback(client.aclose)
+    await client.start()
+    return client
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+def _titles(settings: Settings, providers: Mapping[str, IdentityProvider]) -> dict[str, str]:
+    titles = {oidc.name: oidc.title or oidc.name for oidc in settings.oidc}
+    return {name: titles.get(name, name) for name in providers}
+
+
+def _bootstrap_admins(settings: Settings) -> tuple[BootstrapAdmin, ...]:
+    return tuple(
+        BootstrapAdmin(
+            issuer=admin.issuer,
+            subject=admin.subject,
+            provider=admin.provider,
+            email=admin.email,
+        )
+        for admin in settings.bootstrap.admins
+    )
+
+
+async def _require_readable_policy(access: SqlAccessStore, policies: CurrentPolicy) -> None:
+    """A policy that no longer reads (a provider was dropped from the settings) would fail every
+    request: better one line now.
+    """
+    stored = await access.current_policy()
+    if stored is None:
+        return
+    try:
+        await policies.at_least(stored.number)
+    except PolicyRefused as refused:
+        raise StartupError(
+            f"version {stored.number} of the access policy does not fit these settings:\n{refused}"
+        ) from refused
+
+
+async def _require_schema(database: Database, revision: str) -> None:
+    """Raises AuditUnavailable or StartupError while nothing could be issued."""
+    if await current_revision(database) != revision:
+        raise StartupError("the database is not at this broker's schema")
+
+
+async def _start_sweeping(database: Database, stack: AsyncExitStack) -> None:
+    task = asyncio.create_task(_sweep(database), name="sweep")
+
+    async def stop() -> None:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    stack.push_async_callback(stop)
+
+
+async def _sweep(database: Database) -> None:
+    """Drop what expired. Nothing trusts a row for being there, so being late harms nobody."""
+    while True:
+        await asyncio.sleep(_SWEEP_EVERY)
+        try:
+            await sweep(database)
+        except AuditUnavailable as fault:
+            log.warning("sweep put off", detail=fault.log_detail)

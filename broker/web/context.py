@@ -1,0 +1,54 @@
+"""What is known of a request before anybody looks at who sent it."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
+
+from broker.web.address import Network, client_address
+
+_USER_AGENT_LIMIT = 256
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
+_KEY = "broker.request"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """`id` is ours, never the caller's, so that a record names one request alone."""
+
+    id: str
+    ip: str | None
+    user_agent: str | None
+
+
+def new_request_id() -> str:
+    return f"req-{secrets.token_hex(10)}"
+
+
+def open_context(scope: Scope, trusted: Sequence[Network]) -> RequestContext:
+    """Made once, at the edge."""
+    forwarded: list[str] = []
+    user_agent = None
+    for name, value in scope["headers"]:
+        if name == b"x-forwarded-for":
+            forwarded.append(value.decode("latin-1"))
+        elif name == b"user-agent" and user_agent is None:
+            user_agent = _UNPRINTABLE.sub("?", value.decode("latin-1"))[:_USER_AGENT_LIMIT] or None
+    peer = scope.get("client")
+    context = RequestContext(
+        new_request_id(), client_address(peer[0] if peer else None, forwarded, trusted), user_agent
+    )
+    scope[_KEY] = context
+    return context
+
+
+def request_context(connection: HTTPConnection) -> RequestContext:
+    context = connection.scope[_KEY]
+    if not isinstance(context, RequestContext):
+        raise TypeError("the request never passed the edge")
+    return context

@@ -1,0 +1,156 @@
+"""`POST /v1/credentials`: the one path that matters, as a raw route.
+
+No framework between the request and the use case: the body is decoded with
+msgspec, the caller is looked up once, the answer is bytes. Everything that
+decides is in `issuance/issue.py`.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from broker.errors import InvalidRequest, RateLimited
+from broker.identity.authenticate import API, authenticate, bearer
+from broker.identity.throttle import ISSUANCE_PER_PRINCIPAL
+from broker.issuance.events import Asking
+from broker.issuance.issue import answer, issue
+from broker.issuance.request import CredentialRequest
+from broker.web.browser import actor_of
+from broker.web.context import request_context
+from broker.web.parts import parts_of
+
+PATH = "/v1/credentials"
+
+
+async def credentials(request: Request) -> Response:
+    """Raises the BrokerError of any refusal; each is on record by then."""
+    parts, context = parts_of(request), request_context(request)
+    token = bearer(request.headers.get("authorization"))
+    who = await authenticate(parts.sessions, token, API)
+    asked = CredentialRequest.parse(await read_object(request))
+    actor = actor_of(who, context)
+    policy = await parts.policies.at_least(who.access_version)
+    try:
+        await parts.throttle.admit(ISSUANCE_PER_PRINCIPAL, who.context.principal.id)
+    except RateLimited as refusal:
+        asking = Asking(asked, who.context, actor, policy.number, context.id)
+        await parts.journal.deny(asking.denied(refusal))
+        raise
+    issued = await issue(
+        asked,
+        who=who.context,
+        actor=actor,
+        address=None if context.ip is None else ip_address(context.ip),
+        policy=policy,
+        grants=(),
+        now=who.now,
+        request_id=context.id,
+        journal=parts.journal,
+        sts=parts.sts,
+    )
+    return Response(msgspec.json.encode(answer(issued)), media_type="application/json")
+
+
+async def read_object(request: Request) -> dict[str, object]:
+    """The JSON object in the body. Raises InvalidRequest, which never quotes it."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise InvalidRequest("Send a JSON object as application/json.")
+    try:
+        value = msgspec.json.decode(await request.body(), type=dict[str, object])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise InvalidRequest("The body is not a JSON object.") from None
+    return value
+
+
+# What /openapi.json says of the route, which FastAPI does not see.
+OPERATION: dict[str, object] = {
+    "tags": ["credentials"],
+    "summary": "Get temporary AWS credentials for a role",
+    "operationId": "credentials",
+    "security": [{"bearer": []}],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["role"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "role": {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"},
+                        "duration": {"type": "integer", "minimum": 900, "maximum": 43200},
+                        "reason": {"type": "string", "maxLength": 500},
+                        "parameters": {
+                            "type": "object",
+                            "additionalProperties": {"type": "string"},
+                        },
+                        "restrict": {
+                            "type": "array",
+                            "items": {"type": "object"},
+                            "description": "Deny statements to add to the session policy",
+                        },
+                        "client": {"type": "string", "maxLength": 128},
+                    },
+                }
+            }
+        },
+    },
+    "responses": {
+        "200": {
+            "description": "Issued and recorded",
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": [
+                            "credentials",
+                            "issuance_id",
+                            "role",
+                            "role_arn",
+                            "assumed_role_arn",
+                            "account_id",
+                            "region",
+                            "source_identity",
+                            "session_name",
+                            "duration",
+                        ],
+                        "properties": {
+                            "credentials": {
+                                "type": "object",
+                                "properties": {
+                                    "access_key_id": {"type": "string"},
+                                    "secret_access_key": {"type": "string"},
+                                    "session_token": {"type": "string"},
+                                    "expiration": {"type": "string", "format": "date-time"},
+                                },
+                            },
+                            "issuance_id": {"type": "string"},
+                            "role": {"type": "string"},
+                            "role_arn": {"type": "string"},
+                            "assumed_role_arn": {"type": "string"},
+                            "account_id": {"type": "string"},
+                            "region": {"type": "string"},
+                            "source_identity": {"type": "string"},
+                            "session_name": {"type": "string"},
+                            "duration": {
+                                "type": "object",
+                                "properties": {
+                                    "requested": {"type": ["integer", "null"]},
+                                    "granted": {"type": "integer"},
+                                    "bound_by": {"type": "string"},
+                                    "limits": {"type": "array", "items": {"type": "object"}},
+                                    "chained": {"type": "boolean"},
+                                },
+                            },
+                        },
+                    }
+                }
+            },
+        }
+    },
+}

@@ -1,0 +1,107 @@
+"""The API's gates: what a route requires stands in its signature.
+
+Deny by default: every caller has shown a second factor, except where a route
+takes `AnyCaller`. The session cookie is never looked at here, so no page of
+another site can make a browser drive the API.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import Request
+
+from broker.access.policy import AccessPolicy
+from broker.access.rights import is_admin, is_auditor
+from broker.audit.record import Actor
+from broker.errors import Forbidden
+from broker.identity.authenticate import API, authenticate, bearer
+from broker.identity.principal import Principal
+from broker.identity.sessions import Authenticated
+from broker.web.browser import actor_of
+from broker.web.context import RequestContext, request_context
+from broker.web.parts import Parts, parts_of
+
+
+@dataclass(frozen=True, slots=True)
+class ApiCaller:
+    """Somebody with a live access token, and the access policy in force for this request."""
+
+    who: Authenticated
+    context: RequestContext
+    parts: Parts
+    policy: AccessPolicy
+
+    @property
+    def principal(self) -> Principal:
+        return self.who.context.principal
+
+    @property
+    def actor(self) -> Actor:
+        return actor_of(self.who, self.context)
+
+    @property
+    def is_admin(self) -> bool:
+        return is_admin(self.policy, self.principal, self.who.pinned_admin)
+
+    @property
+    def is_auditor(self) -> bool:
+        return is_auditor(self.policy, self.principal)
+
+
+async def any_caller(request: Request) -> ApiCaller:
+    """Raises Unauthenticated or Suspended."""
+    parts = parts_of(request)
+    token = bearer(request.headers.get("authorization"))
+    who = await authenticate(parts.sessions, token, API)
+    policy = await parts.policies.at_least(who.access_version)
+    return ApiCaller(who, request_context(request), parts, policy)
+
+
+async def caller(request: Request) -> ApiCaller:
+    """Raises MfaRequired while the second factor is pending."""
+    present = await any_caller(request)
+    present.who.context.require_second_factor()
+    return present
+
+
+def require_admin(present: ApiCaller) -> ApiCaller:
+    if not present.is_admin:
+        raise Forbidden("Only admins may do this.")
+    return present
+
+
+async def auditor(request: Request) -> ApiCaller:
+    """Auditors, and admins, who administer what auditors check. Raises Forbidden."""
+    present = await caller(request)
+    if not (present.is_auditor or present.is_admin):
+        raise Forbidden("Only auditors and admins may read this.")
+    return present
+
+
+async def admin(request: Request) -> ApiCaller:
+    return require_admin(await caller(request))
+
+
+async def fresh_caller(request: Request) -> ApiCaller:
+    """Raises MfaRequired or MfaStale unless a factor was shown in the last five minutes."""
+    present = await any_caller(request)
+    present.who.context.require_fresh_factor(present.who.now)
+    return present
+
+
+async def fresh_admin(request: Request) -> ApiCaller:
+    """Who may change something: the right first, since a fresh code would not help others."""
+    present = await admin(request)
+    present.who.context.require_fresh_factor(present.who.now)
+    return present
+
+
+AnyCaller = Annotated[ApiCaller, Depends(any_caller)]
+Caller = Annotated[ApiCaller, Depends(caller)]
+FreshPrincipal = Annotated[ApiCaller, Depends(fresh_caller)]
+Auditor = Annotated[ApiCaller, Depends(auditor)]
+Admin = Annotated[ApiCaller, Depends(admin)]
+FreshAdmin = Annotated[ApiCaller, Depends(fresh_admin)]

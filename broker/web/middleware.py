@@ -1,0 +1,174 @@
+"""What holds for every request, as plain ASGI: the edge, response headers, body limits.
+
+Plain ASGI, since Starlette's BaseHTTPMiddleware costs several times a route.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from http import HTTPStatus
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from broker.errors import InvalidRequest
+from broker.web.address import Network
+from broker.web.context import open_context
+from broker.web.problems import InternalError, respond
+
+access_log = structlog.get_logger("broker.access")
+log = structlog.get_logger("broker.web")
+
+KIB = 1024
+BODY_LIMIT = 64 * KIB
+# The access policy of a large company.
+POLICY_BODY_LIMIT = 2048 * KIB
+_POLICY_PATHS = frozenset({"/v1/access", "/v1/access/lint"})
+
+# Where two of these disagree, two parsers can be made to disagree (request smuggling,
+# confused sessions): one of each.
+_SINGLE_HEADERS = frozenset(
+    {b"host", b"authorization", b"content-length", b"content-type", b"cookie", b"origin"}
+)
+_PATH_IN_LOG = 256
+
+
+class Edge:
+    """Outermost: names the request, logs its end, turns a crash into a constant 500.
+
+    The log has the path without its query, which carries codes and states.
+    """
+
+    def __init__(self, app: ASGIApp, *, trusted_proxies: Sequence[Network]) -> None:
+        self._app = app
+        self._trusted = tuple(trusted_proxies)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            # No websocket is served: closing without accepting is a 403.
+            elif scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+            return
+        context = open_context(scope, self._trusted)
+        started = time.perf_counter()
+        status = 0
+
+        async def observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"].append((b"x-request-id", context.id.encode("ascii")))
+            await send(message)
+
+        try:
+            duplicate = _duplicated_header(scope)
+            if duplicate is not None:
+                refusal = InvalidRequest(f"The request has more than one {duplicate} header.")
+                response = respond(Request(scope, receive), refusal, HTTPStatus.BAD_REQUEST)
+                await response(scope, receive, observed)
+            else:
+                await self._app(scope, receive, observed)
+        except Exception:
+            log.exception("crashed", request_id=context.id)
+            if status:
+                # Half an answer is out; cutting the connection is all that tells the client.
+                raise
+            response = respond(Request(scope, receive), InternalError())
+            await response(scope, receive, observed)
+        finally:
+            access_log.info(
+                "request",
+                request_id=context.id,
+                method=scope["method"],
+                path=scope["path"][:_PATH_IN_LOG],
+                status=status,
+                ms=round((time.perf_counter() - started) * 1000, 2),
+                ip=context.ip,
+            )
+
+
+def _duplicated_header(scope: Scope) -> str | None:
+    seen: set[bytes] = set()
+    for name, _ in scope["headers"]:
+        if name in _SINGLE_HEADERS:
+            if name in seen:
+                return str(name.decode("ascii"))
+            seen.add(name)
+    return None
+
+
+class ResponseHeaders:
+    """Security headers on every answer; a route may set its own CSP or caching first."""
+
+    def __init__(self, app: ASGIApp, *, https: bool) -> None:
+        self._app = app
+        defaults = {
+            "cache-control": "no-store",
+            "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+            "cross-origin-opener-policy": "same-origin",
+            "cross-origin-resource-policy": "same-origin",
+            "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+            "referrer-policy": "no-referrer",
+            "x-content-type-options": "nosniff",
+            "x-frame-options": "DENY",
+        }
+        if https:
+            defaults["strict-transport-security"] = "max-age=63072000; includeSubDomains"
+        self._defaults = tuple((n.encode(), v.encode()) for n, v in defaults.items())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def hardened(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = message["headers"]
+                present = {name.lower() for name, _ in headers}
+                headers.extend(h for h in self._defaults if h[0] not in present)
+            await send(message)
+
+        await self._app(scope, receive, hardened)
+
+
+class BodyLimit:
+    """Refuses a long body before it is read where its length is told, else while it streams."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit = POLICY_BODY_LIMIT if scope["path"] in _POLICY_PATHS else BODY_LIMIT
+        declared = MutableHeaders(scope=scope).get("content-length", "0")
+        too_long = not declared.isdecimal() or int(declared) > limit
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            if too_long:
+                raise _too_large(limit)
+            message = await receive()
+            if message["type"] == "http.request":
+                received += len(message.get("body", b""))
+                if received > limit:
+                    raise _too_large(limit)
+            return message
+
+        await self._app(scope, counted, send)
+
+
+def _too_large(limit: int) -> HTTPException:
+    return HTTPException(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"The body is larger than {limit // KIB} KiB.",
+        headers={"Connection": "close"},
+    )

@@ -1,0 +1,53 @@
+"""The parts a route may use, composed once by `app.py` and frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from starlette.requests import HTTPConnection
+
+from broker.access.versions import AccessStore
+from broker.identity.login_flow import LoginFlow
+from broker.identity.oauth import CodeStore
+from broker.identity.people import People
+from broker.identity.second_factor import SecondFactor
+from broker.identity.sessions import SessionStore
+from broker.identity.throttle import Throttle
+from broker.identity.totp import FactorStore
+from broker.issuance.history import IssuanceReader
+from broker.issuance.journal import Journal
+from broker.issuance.sts import Sts
+from broker.web.cookies import Cookies
+from broker.web.current_policy import CurrentPolicy
+from broker.web.readers import AuditReader
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """`providers` maps the name of each identity provider to how pages call it."""
+
+    public_url: str
+    cookies: Cookies
+    providers: Mapping[str, str]
+    sessions: SessionStore
+    login: LoginFlow
+    second_factor: SecondFactor
+    factors: FactorStore
+    people: People
+    codes: CodeStore
+    throttle: Throttle
+    access: AccessStore
+    policies: CurrentPolicy
+    journal: Journal
+    sts: Sts
+    issuances: IssuanceReader
+    audit: AuditReader
+    ready: Callable[[], Awaitable[None]] = field(repr=False)
+
+
+def parts_of(connection: HTTPConnection) -> Parts:
+    parts = connection.app.state.parts
+    if not isinstance(parts, Parts):
+        raise TypeError("the application was not composed")
+    return parts

@@ -1,0 +1,86 @@
+"""The whole application in process: real stores on SQLite, a provider and an STS that are told
+what to say, and browsers and terminals that talk to it over ASGI."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from broker.adapters.sealing import FileKeyRing
+from broker.app import create_app
+from broker.settings import Settings
+from tests.web.people import ADMIN, Person
+from tests.web.standins import StandInProvider, StandInSts
+
+ORIGIN = "https://broker.test"
+ADDRESS = "203.0.113.9"
+
+
+@dataclass
+class Running:
+    """A started broker, and what stands around it."""
+
+    app: FastAPI
+    provider: StandInProvider
+    sts: StandInSts
+    clients: list[httpx.AsyncClient] = field(default_factory=list)
+
+    def client(
+        self, *, address: str = ADDRESS, origin: str = ORIGIN, raises: bool = True
+    ) -> httpx.AsyncClient:
+        """A client with a cookie jar of its own, that follows no redirect by itself."""
+        transport = httpx.ASGITransport(
+            self.app, client=(address, 4711), raise_app_exceptions=raises
+        )
+        client = httpx.AsyncClient(transport=transport, base_url=origin)
+        self.clients.append(client)
+        return client
+
+
+Start = Callable[..., object]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, sqlite_url: str) -> Settings:
+    keys = tmp_path / "sealing"
+    FileKeyRing.create(keys)
+    return Settings(
+        server={"public_url": ORIGIN, "trusted_proxies": ["10.9.0.0/16"]},  # type: ignore[arg-type]
+        database={"url": sqlite_url},  # type: ignore[arg-type]
+        oidc=[{"name": "corp", "issuer": "https://idp.test", "client_id": "broker"}],  # type: ignore[arg-type]
+        keys={"sealing": f"file:{keys}"},  # type: ignore[arg-type]
+        mfa={"enrolment": "open"},  # type: ignore[arg-type]
+        bootstrap={"admins": [{"issuer": ADMIN.issuer, "subject": ADMIN.subject}]},  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture
+async def broker(settings: Settings) -> AsyncIterator[Running]:
+    """A broker with open enrolment (never for admins) and an admin named in the settings."""
+    async with running(settings) as started:
+        yield started
+
+
+class running:  # noqa: N801 -- reads as what it is where it is used
+    """`async with running(settings) as broker`: started, and stopped at the end."""
+
+    def __init__(self, settings: Settings, *people: Person) -> None:
+        self._settings = settings
+
+    async def __aenter__(self) -> Running:
+        provider, sts = StandInProvider(), StandInSts()
+        app = create_app(self._settings, providers={"corp": provider}, sts=sts)
+        self._lifespan = app.router.lifespan_context(app)
+        await self._lifespan.__aenter__()
+        self._running = Running(app, provider, sts)
+        return self._running
+
+    async def __aexit__(self, *fault: object) -> None:
+        for client in self._running.clients:
+            await client.aclose()
+        await self._lifespan.__aexit__(None, None, None)
