@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ DISCOVERY = "/.well-known/openid-configuration"
 HOUR = 3600.0
 
 
-async def begin(party):
+async def begin(party: Any) -> Any:
     return await party.authorize(LoginBinding.new())
 
 

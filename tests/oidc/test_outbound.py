@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import ssl
+from typing import Any
 
 import httpx
 import pytest
@@ -19,7 +20,7 @@ PATH = "/.well-known/openid-configuration"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 
-async def fetch(party, idp):
+async def fetch(party: Any, idp: Any) -> Any:
     return await fetch_json(party.client, "GET", f"{idp.issuer}{PATH}")
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from broker.identity.sessions import Token, TokenKind
 class OneSession:
     """A session store in which every token is live."""
 
-    def __init__(self, answer):
+    def __init__(self, answer: Any) -> None:
         self.answer = answer
         self.looked = 0
 
@@ -21,6 +23,10 @@ class OneSession:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
+
+
+def one_session(answer: Any) -> Any:
+    return OneSession(answer)
 
 
 REACH = {
@@ -34,7 +40,7 @@ REACH = {
 @pytest.mark.parametrize("kind", TokenKind)
 @pytest.mark.parametrize("accept", [API, BROWSER, CONTAINER])
 async def test_a_token_opens_its_own_door_alone(world, kind, accept):
-    store = OneSession(world.who())
+    store = one_session(world.who())
     text = Token.new(kind).text
     if REACH.get(kind) == accept:
         assert await authenticate(store, text, accept) is store.answer
@@ -46,7 +52,7 @@ async def test_a_token_opens_its_own_door_alone(world, kind, accept):
 
 @pytest.mark.parametrize("text", [None, "", "bka_", "bka_" + "a" * 42, "bka_" + "a" * 43 + "\n"])
 async def test_what_is_no_token_never_reaches_the_database(world, text):
-    store = OneSession(world.who())
+    store = one_session(world.who())
     with pytest.raises(Unauthenticated):
         await authenticate(store, text, API)
     assert store.looked == 0
@@ -55,12 +61,12 @@ async def test_what_is_no_token_never_reaches_the_database(world, text):
 async def test_a_dead_token_looks_like_no_token():
     text = Token.new(TokenKind.ACCESS).text
     with pytest.raises(Unauthenticated) as dead:
-        await authenticate(OneSession(None), text, API)
+        await authenticate(one_session(None), text, API)
     with pytest.raises(Unauthenticated) as absent:
-        await authenticate(OneSession(None), None, API)
+        await authenticate(one_session(None), None, API)
     assert str(dead.value) == str(absent.value)
     with pytest.raises(Suspended):
-        await authenticate(OneSession(Suspended()), text, API)
+        await authenticate(one_session(Suspended()), text, API)
 
 
 @pytest.mark.parametrize("header", ["Bearer abc", "bearer abc", "BEARER  abc "])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -41,10 +42,10 @@ CALLER = {"ip": "192.0.2.7", "user_agent": "broker/1", "request_id": "r1"}
 
 
 class FakeStore:
-    def __init__(self, outcome=(Redeemed.OK, SESSION)):
+    def __init__(self, outcome: Any) -> None:
         self.outcome = outcome
-        self.codes = {}
-        self.calls = []
+        self.codes: dict[Any, Any] = {}
+        self.calls: list[Any] = []
 
     async def create_code(self, code_hash, grant):
         self.codes[code_hash] = grant
@@ -61,7 +62,11 @@ class FakeStore:
         self.calls.append((token, event))
 
 
-def parse(base, **changes):
+def fake_store(outcome: Any = (Redeemed.OK, SESSION)) -> Any:
+    return FakeStore(outcome)
+
+
+def parse(base: dict[str, str], **changes: str | None) -> Any:
     merged = {**base, **changes}
     return parse_token_request([(k, v) for k, v in merged.items() if v is not None])
 
@@ -101,7 +106,7 @@ def test_a_repeated_parameter_is_refused():
 
 
 async def test_a_code_is_stored_as_its_hash_and_redeemed_by_it():
-    store = FakeStore()
+    store = fake_store()
     request = AuthorizationRequest("broker-cli", REDIRECT, 51004, CHALLENGE, None)
     code = await create_code(store, request, login_session_id="ls-9")
     ((stored, grant),) = store.codes.items()
@@ -128,13 +133,13 @@ async def test_a_code_is_stored_as_its_hash_and_redeemed_by_it():
 async def test_a_code_that_is_not_redeemed_gives_no_tokens_and_no_reason(outcome):
     with pytest.raises(OAuthError) as refused:
         await exchange_code(
-            FakeStore((outcome, None)), CodeExchange(REDIRECT, "c", CHALLENGE), **CALLER
+            fake_store((outcome, None)), CodeExchange(REDIRECT, "c", CHALLENGE), **CALLER
         )
     assert str(refused.value) == "invalid_grant: The code is not valid, was used, or has expired."
 
 
 async def test_a_refresh_token_is_exchanged_for_a_new_pair():
-    store = FakeStore((Refreshed.ROTATED, SESSION))
+    store = fake_store((Refreshed.ROTATED, SESSION))
     pair = await refresh_tokens(store, Refresh(REFRESH), **CALLER)
     ((presented, refresh, access, event, reuse_event),) = store.calls
     assert presented is REFRESH
@@ -147,11 +152,11 @@ async def test_a_refresh_token_is_exchanged_for_a_new_pair():
 @pytest.mark.parametrize("outcome", [Refreshed.REUSED, Refreshed.REFUSED])
 async def test_a_refused_refresh_looks_the_same_whatever_the_cause(outcome):
     with pytest.raises(OAuthError, match="invalid_grant: The refresh token is not valid"):
-        await refresh_tokens(FakeStore((outcome, None)), Refresh(REFRESH), **CALLER)
+        await refresh_tokens(fake_store((outcome, None)), Refresh(REFRESH), **CALLER)
 
 
 async def test_revoking_takes_access_and_refresh_tokens_alone():
-    store = FakeStore()
+    store = fake_store()
     access = Token.new(TokenKind.ACCESS)
     base = [("client_id", "broker-cli")]
     for text in (access.text, REFRESH.text):

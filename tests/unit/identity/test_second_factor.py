@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pyotp
 import pytest
@@ -22,16 +23,23 @@ from broker.identity.totp import Enrolment
 from broker.identity.typed_codes import new_enrolment_code
 
 
-def code_for(world, secret, offset=0):
+def code_for(world: Any, secret: str, offset: int = 0) -> str:
     return pyotp.TOTP(secret).at(world.store.now, counter_offset=offset)
 
 
-async def verify(world, code, **changes):
+async def verify(world: Any, code: str, **changes: Any) -> None:
     arguments = {"actor": world.actor, "request_id": "r1", "replaces": None, "cookie": None}
     await world.second_factor().verify(world.who(), code, **(arguments | changes))
 
 
-async def confirm(world, code, enrolment_code=None, *, enrolment=Enrolment.INVITED, **changes):
+async def confirm(
+    world: Any,
+    code: str,
+    enrolment_code: str | None = None,
+    *,
+    enrolment: Enrolment = Enrolment.INVITED,
+    **changes: Any,
+) -> Any:
     session = changes.pop("session", "ls-1")
     arguments = {
         "is_admin": False,
