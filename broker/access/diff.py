@@ -58,7 +58,7 @@ class Change:
             "before": self.before,
             "after": self.after,
         }
-        return {key: value for key, value in members.items() if value is not None}
+        return {key: value for key, value in members.items() if value}
 
     def __str__(self) -> str:
         if self.kind == "right":
@@ -70,7 +70,7 @@ class Change:
         return f"{self.sign} {what}" + (f": {' -> '.join(values)}" if values else "")
 
 
-def diff(before: AccessPolicy, after: AccessPolicy) -> tuple[Change, ...]:
+def diff_policies(before: AccessPolicy, after: AccessPolicy) -> tuple[Change, ...]:
     """Rights first, then administration, roles, accounts and organization rules."""
     return (
         *_rights(before, after),
@@ -161,9 +161,9 @@ def _things(
 def _fields(
     kind: str, name: str, before: dict[str, str], after: dict[str, str]
 ) -> Iterator[Change]:
-    for field in after:
-        if before[field] != after[field]:
-            shown = (_shown(field, before[field]), _shown(field, after[field]))
+    for field, value in after.items():
+        if before[field] != value:
+            shown = (_shown(field, before[field]), _shown(field, value))
             yield Change(kind, name, *shown, field=field)
 
 

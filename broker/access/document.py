@@ -21,6 +21,7 @@ from broker.access.finding import Finding, Level, Path, dotted
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 24
+MAX_NODES = 100_000
 MAX_FINDINGS = 100
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,14})", re.ASCII)
@@ -170,6 +171,7 @@ class _Reader:
     def __init__(self, text: str, findings: Findings) -> None:
         self._events: Iterator[yaml.Event] = iter(yaml.parse(text, Loader=_LOADER))
         self._findings = findings
+        self._nodes = 0
 
     def document(self) -> Node:
         event = next(self._events)
@@ -185,6 +187,9 @@ class _Reader:
         return root
 
     def _node(self, event: yaml.Event, path: Path, depth: int) -> Node:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            self._stop(event, (), f"more than {MAX_NODES} values", "write a smaller file")
         if depth > MAX_DEPTH:
             self._stop(event, path, f"nested deeper than {MAX_DEPTH} levels", "write it flatter")
         if isinstance(event, yaml.AliasEvent):

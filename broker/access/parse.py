@@ -98,8 +98,10 @@ class _PolicyReader:
         top = Section(self._findings, root, _TOP, example, ("workloads",))
         self._version(top)
         accounts = self._accounts(top.get("accounts"))
-        organization = self._organization(top.get("organization"), accounts)
-        roles = self._roles(top.get("roles"), accounts)
+        # An account that was refused is no unknown account.
+        known = tuple(entries(Findings(), top.get("accounts"), ""))
+        organization = self._organization(top.get("organization"), accounts, known)
+        roles = self._roles(top.get("roles"), accounts, known)
         self._forbidden_accounts(top.get("roles"), roles, organization)
         return AccessPolicy(
             number=number,
@@ -166,11 +168,13 @@ class _PolicyReader:
             return None
         return Account(name, account_id, title or name, region, partition)
 
-    def _roles(self, node: Node | None, accounts: Mapping[str, Account]) -> dict[str, Role]:
+    def _roles(
+        self, node: Node | None, accounts: Mapping[str, Account], known: tuple[str, ...]
+    ) -> dict[str, Role]:
         return {
             name: role
             for name, child in entries(self._findings, node, _ROLE_EXAMPLE).items()
-            if (role := read_role(self._findings, name, child, accounts)) is not None
+            if (role := read_role(self._findings, name, child, accounts, known)) is not None
         }
 
     def _forbidden_accounts(
@@ -188,7 +192,9 @@ class _PolicyReader:
                     "add the account there, or drop the role",
                 )
 
-    def _organization(self, node: Node | None, accounts: Mapping[str, Account]) -> Organization:
+    def _organization(
+        self, node: Node | None, accounts: Mapping[str, Account], known: tuple[str, ...]
+    ) -> Organization:
         if node is None:
             return Organization()
         f = self._findings
@@ -203,12 +209,14 @@ class _PolicyReader:
                 MAX_DURATION,
                 "8h",
             ),
-            allowed_accounts=self._allowed_accounts(section.get("allowed_accounts"), accounts),
+            allowed_accounts=self._allowed_accounts(
+                section.get("allowed_accounts"), accounts, known
+            ),
             deny=self._deny(section.get("deny")),
         )
 
     def _allowed_accounts(
-        self, node: Node | None, accounts: Mapping[str, Account]
+        self, node: Node | None, accounts: Mapping[str, Account], known: tuple[str, ...]
     ) -> frozenset[str] | None:
         if node is None:
             return None
@@ -221,12 +229,12 @@ class _PolicyReader:
                 allowed.add(accounts[written].id)
             elif _ACCOUNT_ID.fullmatch(written):
                 allowed.add(written)
-            else:
-                instead = nearest(written, tuple(accounts)) if accounts else "write its 12 digits"
+            elif written not in known:
+                instead = nearest(written, known) if known else "write its 12 digits"
                 self._findings.at(child, f"there is no account {written[:80]!r}", instead)
         # With an entry that was refused it is not known which accounts are left out.
         complete = isinstance(node, ListNode) and len(allowed) == len(node.items)
-        return frozenset(allowed) if complete else None
+        return frozenset(allowed) if allowed and complete else None
 
     def _deny(self, node: Node | None) -> tuple[Mapping[str, object], ...]:
         example = 'deny: [{Effect: Deny, Action: "iam:*", Resource: "*"}]'

@@ -22,6 +22,7 @@ from broker.access.policy import (
     User,
 )
 from broker.access.reading import NOT_YET, Section, duration, entries, flag, listed, text, texts
+from broker.identity.people import email_key
 
 _PRINCIPAL_ID = re.compile(r"[pw]-[a-z2-7]{16}", re.ASCII)
 _EMAIL = re.compile(r"[!-.0-?A-~]{1,64}@[A-Za-z0-9.-]{1,190}", re.ASCII)
@@ -82,9 +83,11 @@ class EntitlementReader:
                 node, f"{name[:80]!r} is no principal id and no e-mail", f"write {example}"
             )
             return None
-        # The store compares with the provider's verified e-mail in lower case.
-        qualified = self._qualified(node, name.lower(), "user")
-        return None if qualified is None else User(qualified)
+        qualified = self._qualified(node, name, "user")
+        if qualified is None:
+            return None
+        provider, _, email = qualified.partition("/")
+        return User(f"{provider}/{email_key(email)}")
 
     def _qualified(self, node: Node, name: str, kind: str) -> str | None:
         """`provider/name`; a bare name means the one provider there is."""

@@ -72,25 +72,38 @@ _CLAIM = re.compile(r"principal\.claims\.[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
 
 def read_role(
-    findings: Findings, name: str, node: Node, accounts: Mapping[str, Account]
+    findings: Findings,
+    name: str,
+    node: Node,
+    accounts: Mapping[str, Account],
+    known: tuple[str, ...],
 ) -> Role | None:
-    """The role, or None where what identifies it has findings."""
+    """The role, or None where what identifies it has findings.
+
+    `known` are the names of all accounts in the file, also of those that were refused.
+    """
     if not ROLE_NAME.fullmatch(name):
         findings.at(
             node,
             f"{name[:80]!r} is no name of a role",
             "use at most 64 lower-case letters, digits, . _ -, beginning with a letter or digit",
         )
-    return _RoleReader(findings, name, node, accounts).role()
+    return _RoleReader(findings, name, node, accounts, known).role()
 
 
 class _RoleReader:
     def __init__(
-        self, findings: Findings, name: str, node: Node, accounts: Mapping[str, Account]
+        self,
+        findings: Findings,
+        name: str,
+        node: Node,
+        accounts: Mapping[str, Account],
+        known: tuple[str, ...],
     ) -> None:
         self._findings = findings
         self._name = name
         self._accounts = accounts
+        self._known_accounts = known
         self._section = Section(findings, node, _KEYS, _EXAMPLE, ("via",))
         self._used: list[tuple[Node, Path, str]] = []
         self._policy_refused = False
@@ -100,10 +113,7 @@ class _RoleReader:
         f = self._findings
         account = self._account()
         arn = self._role_arn(account)
-        role_maximum = (
-            duration(f, get("role_maximum"), "role_maximum", ROLE_MAXIMUM_LEAST, MAX_DURATION, "1h")
-            or ROLE_MAXIMUM_LEAST
-        )
+        role_maximum = self._role_maximum()
         default = duration(
             f, get("default_duration"), "default_duration", MIN_DURATION, role_maximum, "1h"
         )
@@ -142,13 +152,23 @@ class _RoleReader:
             revocable=revocable,
         )
 
+    def _role_maximum(self) -> int:
+        node = self._section.get("role_maximum")
+        if node is None:
+            return ROLE_MAXIMUM_LEAST
+        seconds = duration(
+            self._findings, node, "role_maximum", ROLE_MAXIMUM_LEAST, MAX_DURATION, "1h"
+        )
+        # Where it was refused, what is compared with it is not at fault.
+        return MAX_DURATION if seconds is None else seconds
+
     def _account(self) -> Account | None:
         node = self._section.need("account", "account: prod")
         name = text(self._findings, node, "account", "account: prod")
         if node is None or name is None:
             return None
-        if name not in self._accounts:
-            known = tuple(self._accounts)
+        known = self._known_accounts
+        if name not in known:
             self._findings.at(
                 node,
                 f"there is no account {name[:80]!r}",
@@ -336,7 +356,8 @@ class _RoleReader:
                 instead = f"{nearest(name, (*known, 'principal.claims.NAME'))}"
                 self._fault(node, Fault(path, f"{{{{{name[:80]}}}}} names no parameter", instead))
         nodes = entries(Findings(), self._section.get("parameters"), "")
-        if self._policy_refused:  # then what it uses is not known
+        misspelt = any(name not in known and not _CLAIM.fullmatch(name) for name in used)
+        if self._policy_refused or misspelt:  # then what was meant to be used is not known
             return
         for name in sorted(set(parameters) - used):
             self._findings.at(

@@ -1,0 +1,241 @@
+"""The access policy file: what it becomes, and that anything else is refused with its cure."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import ip_network
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from broker.access.document import MAX_FINDINGS
+from broker.access.finding import PolicyRefused
+from broker.access.parse import parse_policy
+from broker.access.policy import EMPTY, AccessPolicy, Group, Mode, User
+from tests.unit.access.examples import FILE, PROVIDERS, policy
+from tests.unit.access.refusals import REFUSED
+
+
+def read(text: str) -> AccessPolicy | PolicyRefused:
+    """The policy or its refusal: any other exception is a failure of the test."""
+    try:
+        return parse_policy(text, providers=PROVIDERS)
+    except PolicyRefused as refused:
+        return refused
+
+
+def refusal(text: str, providers: frozenset[str] = PROVIDERS) -> PolicyRefused:
+    with pytest.raises(PolicyRefused) as refused:
+        parse_policy(text, providers=providers)
+    return refused.value
+
+
+def test_a_whole_file():
+    parsed = parse_policy(FILE, providers=PROVIDERS, number=7)
+    assert parsed.number == 7
+    assert parsed.accounts["prod"].title == "Production"
+    test = parsed.accounts["test"]
+    assert (test.title, test.region, test.partition) == ("test", "us-east-1", "aws")
+    assert parsed.admins == (Group("corp/platform"),)
+    assert parsed.auditors == (Group("corp/audit"), User("corp/grace@example.com"))
+
+    reader = parsed.roles["data-reader"]
+    assert reader.account is parsed.accounts["prod"]
+    assert (reader.role_maximum, reader.default_duration, reader.max_grant) == (14400, 2700, 86400)
+    assert reader.external_id == "e-4711"
+    assert reader.parameters["bucket"].allowed == ("reports", "logs")
+    assert reader.parameters["prefix"].default == "public"
+    assert reader.session_policy is not None
+    assert reader.session_policy.placeholders == {"bucket", "prefix"}
+    assert reader.tags["team"].source == "{{principal.claims.team}}"
+    assert (reader.transitive_tags, reader.revocable) == (("team",), True)
+
+    admin = parsed.roles["admin"]
+    assert (admin.unscoped, admin.may_chain, admin.revocable) == (True, False, False)
+    assert (admin.role_maximum, admin.default_duration, admin.max_grant) == (3600, 3600, 0)
+    assert admin.via == ()
+
+    first, second = parsed.entitlements
+    assert (first.role, first.to, first.mode) == (
+        "data-reader",
+        Group("corp/analysts"),
+        Mode.STANDING,
+    )
+    assert (first.max_duration, first.line, second.line) == (7200, 24, 25)
+    assert first.require.mfa_within == 8 * 3600
+    assert first.require.networks == (ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))
+    assert str(first.require.hours) == "Mon-Fri 08:00-20:00 Europe/Berlin"
+    assert first.require.reason
+    assert second.to == Group("corp/sre")
+    assert second.max_duration is None
+    assert parsed.organization.maximum_duration == 8 * 3600
+    assert parsed.organization.allowed_accounts == frozenset({"111122223333", "444455556666"})
+    assert parsed.organization.deny == ({"Effect": "Deny", "Action": "iam:*", "Resource": "*"},)
+
+
+def test_an_external_id_is_in_no_repr():
+    assert "e-4711" not in repr(policy())
+
+
+@pytest.mark.parametrize("indent", [None, 2, "\t"])
+def test_json_is_read_as_well(indent):
+    as_json = json.dumps(yaml.safe_load(FILE), indent=indent)
+    parsed = policy(as_json)
+    assert parsed.roles == policy().roles
+    assert parsed.organization == policy().organization
+    assert [one.to for one in parsed.entitlements] == [one.to for one in policy().entitlements]
+
+
+def test_the_least_file():
+    assert parse_policy("version: 1", providers=frozenset()) == EMPTY
+
+
+def test_block_style_durations_in_seconds_and_hours_as_a_list():
+    text = (
+        FILE.replace("role_maximum: 4h", "role_maximum: 14400")
+        .replace("45m", "'2700'")
+        .replace('hours: "Mon-Fri 08:00-20:00 Europe/Berlin"', "hours: [Mon 08:00-12:00 UTC]")
+    )
+    parsed = policy(text)
+    assert parsed.roles == policy().roles
+    assert str(parsed.entitlements[0].require.hours) == "Mon 08:00-12:00 UTC"
+
+
+@pytest.mark.parametrize(("old", "new", "line", "message", "instead"), REFUSED)
+def test_every_refusal_names_line_fault_and_cure(old, new, line, message, instead):
+    assert old in FILE
+    refused = refusal(FILE.replace(old, new, 1))
+    findings = [finding for finding in refused.findings if message in finding.message]
+    assert findings, str(refused)
+    assert findings[0].line == line
+    assert instead in findings[0].instead
+    # It reads as one sentence, and says no more than it must.
+    assert f"line {line}, column {findings[0].column}" in str(refused)
+    others = [finding for finding in refused.findings if finding.line != line]
+    assert not others, str(refused)
+
+
+def test_all_findings_come_at_once_in_the_files_order():
+    text = FILE.replace("version: 1", "version: 2").replace(": 4h", ": 4x").replace(": 24h", ": x")
+    text = text.replace("{group: sre}", "{group: other/sre}").replace("reason: true}", "why: true}")
+    assert [finding.line for finding in refusal(text).findings] == [1, 13, 15, 24, 25]
+
+
+@pytest.mark.parametrize(
+    ("providers", "message", "instead"),
+    [
+        (frozenset(), "no provider is configured", "configure [[oidc]] first"),
+        (frozenset({"corp", "lab"}), "ambiguous with 2 providers", "write corp/audit or lab/audit"),
+        (frozenset({"lab"}), "begins with no configured provider (lab)", "write lab/corp/platform"),
+    ],
+)
+def test_a_bare_name_means_the_one_provider_there_is(providers, message, instead):
+    findings = [str(finding) for finding in refusal(FILE, providers).findings]
+    assert any(message in finding and instead in finding for finding in findings), findings
+
+
+def test_only_letters_of_a_users_address_are_lowered():
+    text = 'version: 1\nadmins: [{user: "Lab/Grace@Example.com"}, {user: p-aaaabbbbccccdddd}]'
+    parsed = parse_policy(text, providers=frozenset({"Lab", "corp"}))
+    assert parsed.admins == (User("Lab/grace@example.com"), User("p-aaaabbbbccccdddd"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the file is empty"),
+        ("# nothing", "the file is empty"),
+        ("- a", "an object of keys and values"),
+        ("null", "an object of keys and values"),
+        ("a: " + "[" * 1000, "nested deeper than"),
+        ("[" * 1_000_000, "nested deeper than"),
+        ("x" * (1024 * 1024 + 1), "the file has 1048577 bytes"),
+        ("é" * (1024 * 512 + 1), "the file has 1048578 bytes"),
+        ("a: \ud800", "a lone surrogate is no character"),
+        ("version: 1\nadmins: [" + "x, " * 300_000 + "]", "more than 100000 values"),
+    ],
+)
+def test_hostile_files_are_refused_quickly(text, message):
+    refused = refusal(text)
+    assert any(message in finding.message for finding in refused.findings)
+    assert len(refused.findings) <= MAX_FINDINGS
+
+
+def test_a_billion_laughs_are_not_laughed():
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    lines += [
+        f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]"
+        for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+    ]
+    refused = refusal("\n".join(lines))
+    assert refused.findings[0].message == "an anchor (&name)"
+
+
+def _fragments() -> st.SearchStrategy[str]:
+    """Pieces of a real file in any order, with other text between."""
+    words = FILE.replace("{", " { ").replace("}", " } ").replace("[", " [ ").split(" ")
+    pieces = st.sampled_from(
+        [*words, "\n", "\n  ", ":", "- ", "&a ", "*a ", "!!x ", "|", "\t", "é", "0"]
+    )
+    return st.lists(pieces | st.text(max_size=3), max_size=40).map(" ".join)
+
+
+def _edited() -> st.SearchStrategy[str]:
+    """The real file with one stretch replaced."""
+    return st.builds(
+        lambda at, length, text: FILE[:at] + text + FILE[at + length :],
+        st.integers(0, len(FILE)),
+        st.integers(0, 40),
+        st.text(max_size=8) | st.sampled_from(["{}", "[]", "null", "1", "true", '""', "{{", "x: "]),
+    )
+
+
+@settings(max_examples=700, deadline=None)
+@given(text=st.text(max_size=60) | _fragments() | _edited())
+def test_nothing_but_a_refusal_is_ever_raised(text):
+    result = read(text)
+    if isinstance(result, PolicyRefused):
+        assert result.findings
+        for finding in result.findings:
+            assert 1 <= finding.line <= text.count("\n") + text.count("\r") + 2
+            assert finding.instead
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 10**6) | st.text(max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def _paths(node: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    items = (
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list)
+        else ()
+    )
+    return [path, *(found for key, child in items for found in _paths(child, (*path, key)))]
+
+
+_TREE = yaml.safe_load(FILE)
+
+
+@settings(max_examples=700, deadline=None)
+@given(path=st.sampled_from(_paths(_TREE)), value=_VALUES)
+def test_any_value_in_any_place_is_read_or_refused(path, value):
+    tree = json.loads(json.dumps(_TREE))
+    if not path:
+        tree = value
+    else:
+        node = tree
+        for step in path[:-1]:
+            node = node[step]
+        node[path[-1]] = value
+    result = read(json.dumps(tree, ensure_ascii=False))
+    assert isinstance(result, AccessPolicy) or result.findings
