@@ -43,9 +43,13 @@ class Credentials(NamedTuple):
         return self.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def issue(session: Session, wanted: Wanted, *, restrict: list[object] | None = None) -> Credentials:
-    """Ask for credentials. Raises what the broker refuses with."""
-    request: dict[str, object] = {"role": wanted.role}
+def issue(
+    session: Session, wanted: Wanted, *, client: str, restrict: list[object] | None = None
+) -> Credentials:
+    """Ask for credentials; `client` names the command for the record. Raises what the broker
+    refuses with.
+    """
+    request: dict[str, object] = {"role": wanted.role, "client": f"broker {client}"}
     if wanted.duration is not None:
         request["duration"] = wanted.duration
     if wanted.reason is not None:

@@ -62,7 +62,8 @@ def discover(transport: Transport, server: Server) -> Endpoints:
             f"the broker at {server.origin} calls itself {clean(issuer, 200)}: log in with "
             "that address if it is yours"
         )
-    if "S256" not in (document.get("code_challenge_methods_supported") or ()):  # type: ignore[operator]
+    methods = document.get("code_challenge_methods_supported")
+    if not isinstance(methods, list) or "S256" not in methods:
         raise answers.not_a_broker("it does not offer PKCE with S256")
     revoke = document.get("revocation_endpoint")
     return Endpoints(

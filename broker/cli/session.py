@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from broker.cli import answers, cached, lock, oauth, paths, terminal, tokens
-from broker.cli.failure import NotLoggedIn, Refused, SecondFactorNeeded
+from broker.cli.failure import NotLoggedIn, SecondFactorNeeded
 from broker.cli.server import Server
 from broker.cli.tokens import Tokens
 from broker.cli.transport import Answer, Transport
@@ -79,10 +79,12 @@ class Session:
         return pieces
 
     def verify_factor(self, code: str) -> None:
-        """Raise the login session by a code. Raises Refused where it is not taken."""
+        """Raise the login session by a code. Raises SecondFactorNeeded, or what else the
+        broker refuses it with.
+        """
         code = code.replace(" ", "")
         if not _CODE.fullmatch(code):
-            raise Refused("mfa_required", "a code is six digits")
+            raise SecondFactorNeeded("mfa_required", "a code is six digits")
         body = json.dumps({"code": code}).encode("ascii")
         answer = self._send("POST", "/v1/mfa/verify", body, None)
         if not 200 <= answer.status < 300:

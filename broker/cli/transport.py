@@ -10,6 +10,7 @@ someone who knows what a second time would do.
 
 from __future__ import annotations
 
+import atexit
 import base64
 import http.client
 import json
@@ -68,6 +69,7 @@ class Transport:
         self._debug = debug
         self._connection: http.client.HTTPConnection | None = None
         self._used_at = 0.0
+        atexit.register(self.forget_connection)
 
     def request(
         self,
@@ -160,7 +162,7 @@ class Transport:
         return Unreachable(f"{self._server.origin}: {what}")
 
     def forget_connection(self) -> None:
-        """After a failure its state is unknown."""
+        """After a failure its state is unknown; at the end of the process it is closed."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None

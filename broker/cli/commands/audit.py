@@ -22,7 +22,7 @@ from broker.cli.session import Session
 from broker.cli.terminal import clean, clean_lines, note
 
 _POLL_SECONDS = 2.0
-_PAGE = 200
+_PAGE = 100
 
 
 def configure_tail(parser: argparse.ArgumentParser) -> None:
@@ -68,8 +68,8 @@ def tail(arguments: argparse.Namespace) -> int:
             print(json.dumps(record) if arguments.json else _line(record))
             query["after"] = _sequence(record)
         sys.stdout.flush()
-        # `next` is also there after a page that a filter left empty.
-        following = page.get("next")
+        # `next_after` is also there after a page that a filter left empty.
+        following = page.get("next_after")
         if type(following) is int:
             query["after"] = following
         elif arguments.follow:

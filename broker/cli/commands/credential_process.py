@@ -38,7 +38,7 @@ def credential_process(arguments: argparse.Namespace) -> int:
 def _fresh(session: Session, asked: cached.Wanted, login_id: str) -> bytes:
     asked_at = time.time()
     try:
-        issued = credentials.issue(session, asked)
+        issued = credentials.issue(session, asked, client="credential-process")
     except SecondFactorNeeded as needed:
         needed.args = (f"{needed} Run `broker mfa verify` in a terminal, or `broker login`.",)
         raise

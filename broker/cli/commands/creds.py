@@ -26,7 +26,7 @@ def creds(arguments: argparse.Namespace) -> int:
     """POST /v1/credentials, never cached."""
     asked, restrict = wanted(arguments), restriction.read(arguments.restrict)
     session = Session(server.find(), debug=arguments.debug)
-    issued = credentials.issue(session, asked, restrict=restrict)
+    issued = credentials.issue(session, asked, client="creds", restrict=restrict)
     print(formats.FORMATS[arguments.format](issued))
     if is_interactive():
         note(f"broker: {summary(asked.role, issued)}")

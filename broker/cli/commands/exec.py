@@ -51,7 +51,7 @@ def execute(arguments: argparse.Namespace) -> int:
         return _cannot_run(program, exists=os.path.sep in program and os.access(program, os.F_OK))
     asked, restrict = wanted(arguments), restriction.read(arguments.restrict)
     session = Session(server.find(), debug=arguments.debug)
-    issued = credentials.issue(session, asked, restrict=restrict)
+    issued = credentials.issue(session, asked, client="exec", restrict=restrict)
     environment = child_environment(os.environ, issued)
     sys.stdout.flush()
     if os.name != "posix":
