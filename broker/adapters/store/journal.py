@@ -140,7 +140,7 @@ class GroupCommitJournal:
         issuance.denied, login.failed, mfa.failed. One that was counted is not waited for.
         """
         self._require_open()
-        if not self._denials.admit(event, datetime.now(UTC)):
+        if not self._denials.admit(event, self._now()):
             return
         try:
             await self._submit(event)
@@ -229,7 +229,7 @@ class GroupCommitJournal:
             await asyncio.sleep(self._housekeeping_every)
             try:
                 if not self._suppressed:
-                    self._suppressed = self._denials.take_due(datetime.now(UTC))
+                    self._suppressed = self._denials.take_due(self._now())
                 await self._append_suppressed()
                 orphans = await self.reap(self._reap_after)
             except AuditUnavailable as error:
@@ -242,6 +242,11 @@ class GroupCommitJournal:
                         "%d issuances were never concluded: credentials nobody received may exist",
                         orphans,
                     )
+
+    @staticmethod
+    def _now() -> datetime:
+        """For the minutes that denials are counted in, where nothing is decided by it."""
+        return datetime.now(UTC)
 
     async def _append_suppressed(self) -> None:
         """Append the counts of past minutes; those that could not be are kept for next time."""
