@@ -46,7 +46,8 @@ class Intent:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """STS gave credentials. `event` is issuance.issued; the journal turns it into
-    issuance.withheld, same subject and detail plus `detail.reason`, where it must."""
+    issuance.withheld, same subject and detail plus `detail.reason`, where it must.
+    """
 
     intent: Intent
     access_key_id: str
@@ -60,7 +61,8 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class Concluded:
     """`state` is ISSUED, or WITHHELD with `reason` (suspended, session_ended, grant_revoked,
-    grant_expired, late): then nothing may be returned to the caller."""
+    grant_expired, late): then nothing may be returned to the caller.
+    """
 
     state: State
     reason: str | None
@@ -80,7 +82,8 @@ class Journal(Protocol):
 
     async def deny(self, event: Event) -> None:
         """An issuance.denied: the first of each (actor or source, role, code, minute) is
-        appended, the rest are counted in audit.suppressed."""
+        appended, the rest are counted in audit.suppressed.
+        """
         ...
 
 
