@@ -23,9 +23,14 @@ from typing import Any, TypeVar
 import asyncpg
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 from broker.adapters.migrations import migrate
 from broker.adapters.store.engine import Database
+
+# A busy machine must not fail a property.
+settings.register_profile("broker", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("broker")
 
 _TEMPLATE = "broker_template"
 T = TypeVar("T")
@@ -88,11 +93,19 @@ def _start_postgresql(folder: Path) -> Any:
         return pgserver.get_server(folder / "data", cleanup_mode="stop")
 
 
+def _roomy_memory() -> str | None:
+    """A folder in memory with a gigabyte to spare, where the system has one: disks are slow."""
+    shared = Path("/dev/shm")
+    if shared.is_dir() and os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > 2**30:
+        return str(shared)
+    return None
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgresCluster]:
     """The PostgreSQL server of this process, stopped at the end."""
-    # Under the temporary folder: as root, pgserver opens the parents of its data to all.
-    folder = Path(tempfile.mkdtemp(prefix="broker-pg-"))
+    # Not under the home folder: as root, pgserver opens the parents of its data to all.
+    folder = Path(tempfile.mkdtemp(prefix="broker-pg-", dir=_roomy_memory()))
     try:
         try:
             server = _start_postgresql(folder)
@@ -137,7 +150,7 @@ def sqlite_url(tmp_path: Path, _sqlite_template: Path) -> str:
 def postgresql_url(postgresql: PostgresCluster) -> Iterator[str]:
     """The URL of a fresh, migrated PostgreSQL database."""
     name = f"test_{uuid.uuid4().hex}"
-    postgresql.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
+    postgresql.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY FILE_COPY")
     yield postgresql.url(name)
     postgresql.execute(f"DROP DATABASE {name} WITH (FORCE)")
 

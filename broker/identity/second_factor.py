@@ -148,9 +148,6 @@ class SecondFactor:
         match = self._match((factor,), code, attempt)
         if match is None:
             raise await self._failed(who, attempt, "wrong_code", actor, request_id)
-        if not who.has_confirmed_factor and await self._store.confirmed_factors(principal_id):
-            # Another browser enrolled since this one was let in without a factor.
-            raise Conflict
         codes = [new_code(TypedCodeKind.RECOVERY) for _ in range(RECOVERY_CODES)]
         burned = await self._store.confirm_factor(
             factor.id,

@@ -204,6 +204,9 @@ class FactorStore(Protocol):
         """One transaction: spend the enrolment code where given (GONE if it can't be), confirm
         the factor with its first step burned, drop the person's other factors, replace the
         recovery codes, raise the session, clear failures and may_enrol_until, append.
+
+        GONE also where the person has a confirmed factor that this login session neither showed
+        nor may replace: another browser enrolled since this one was let in without one.
         """
         ...
 

@@ -277,8 +277,7 @@ async def idp() -> AsyncIterator[HostileProvider]:
 
 @pytest.fixture
 async def party(idp: HostileProvider) -> AsyncIterator[Party]:
-    # Shorter than in production, so that the tests of slow providers are quick.
-    async with new_client(total_seconds=1.0) as client:
+    async with new_client() as client:
         clock = Clock()
         party = Party(idp, client, clock, None)  # type: ignore[arg-type]  # set on the next line
         party.configure()

@@ -77,7 +77,8 @@ async def test_a_provider_that_drips_is_cut_off_after_the_total_time(party, idp,
         started = asyncio.get_running_loop().time()
         with pytest.raises(FetchFailed, match=r"no answer in time|no connection"):
             await fetch_json(client, "GET", f"{idp.issuer}{PATH}")
-        assert asyncio.get_running_loop().time() - started < 3
+        # Far less than a deadline per byte, with room for a busy machine.
+        assert asyncio.get_running_loop().time() - started < 4
 
 
 async def fifty_megabytes(writer):
@@ -209,8 +210,10 @@ async def test_one_dead_provider_does_not_hold_up_a_login_with_another(party, id
     ]
     await idp.asked("/dead", 20)
     assert (await party.authorize(LoginBinding.new()))["client_id"] == "broker"
-    answers = await asyncio.gather(*dead, return_exceptions=True)
-    assert {type(answer) for answer in answers} == {FetchFailed}
+    assert not any(task.done() for task in dead)
+    for task in dead:
+        task.cancel()
+    await asyncio.gather(*dead, return_exceptions=True)
 
 
 def test_the_production_limits_are_those_promised():

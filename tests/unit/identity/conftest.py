@@ -31,6 +31,7 @@ class MemoryFactorStore:
     live_sessions: set[str] = field(default_factory=lambda: {"ls-1", "ls-2"})
     may_enrol: set[str] = field(default_factory=set)
     cookie: Token | None = None
+    may_replace: bool = False  # whether the sessions showed the confirmed factor
 
     async def confirmed_factors(self, principal_id: str) -> tuple[Factor, ...]:
         return tuple(f for f in self.factors if f.confirmed_at is not None)
@@ -87,6 +88,8 @@ class MemoryFactorStore:
         recovery_code_hashes: tuple[bytes, ...],
         event: Event,
     ) -> Burned:
+        if not self.may_replace and await self.confirmed_factors(""):
+            return Burned.GONE
         if enrolment_code_hash is not None:
             if enrolment_code_hash not in self.enrolment_codes:
                 return Burned.GONE

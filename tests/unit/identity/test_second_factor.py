@@ -221,6 +221,7 @@ async def test_a_confirmed_factor_must_be_shown_before_a_new_one_is_enrolled(wor
     with pytest.raises(MfaStale):
         await factor.begin_enrolment(world.who(), is_admin=False)
     world.mfa_time = world.store.now
+    world.store.may_replace = True
     new = await factor.begin_enrolment(world.who(), is_admin=False)
     assert not new.needs_code
     await confirm(world, code_for(world, new.secret))
