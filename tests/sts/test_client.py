@@ -15,7 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from broker.adapters.sts import StsClient, StsConfig
+from broker.adapters.sts import StsClient, StsConfig, partition
+from broker.adapters.sts.endpoint import resolve
 from broker.adapters.sts.pool import Timeouts
 from broker.errors import AwsUnavailable, StartupError
 from broker.issuance.sts import StsFailure
@@ -186,6 +187,18 @@ async def test_the_calls_region_is_the_signatures(server, started):
     await started.assume_role(a_call(region=""))
     scopes = [r.headers["authorization"].split("/")[2] for r in server.assumed]
     assert scopes == ["eu-west-1", "us-east-1"]
+
+
+async def test_a_burst_in_a_new_region_looks_for_its_endpoint_once(started, monkeypatch):
+    looked = []
+
+    def counting(config, region):
+        looked.append(region)
+        return resolve(config, region)
+
+    monkeypatch.setattr(partition, "resolve", counting)
+    await asyncio.gather(*(started.assume_role(a_call(region="eu-west-1")) for _ in range(8)))
+    assert looked == ["eu-west-1"]
 
 
 async def test_a_region_of_another_partition_is_told(server, started):

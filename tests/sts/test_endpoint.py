@@ -91,5 +91,7 @@ def test_a_proxy_is_taken_from_the_environment_unless_bypassed(monkeypatch):
     found = from_url("https://sts.us-east-1.amazonaws.com", "us-east-1")
     assert found.proxy == "http://u:canary@127.0.0.1:3128"
     assert "canary" not in repr(found)
+    assert from_url("http://127.0.0.1:1", "us-east-1").proxy is None
+    assert from_url("https://localhost:1", "us-east-1").proxy is None
     monkeypatch.setenv("no_proxy", ".amazonaws.com")
     assert from_url("https://sts.us-east-1.amazonaws.com", "us-east-1").proxy is None

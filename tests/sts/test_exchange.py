@@ -173,6 +173,31 @@ async def test_an_unreachable_sts_has_minted_nothing(client, server):
     assert not failure.alarm
 
 
+async def test_a_proxy_that_refuses_has_let_nothing_through(monkeypatch):
+    connects: list[bytes] = []
+
+    async def refuse(reader, writer):
+        connects.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    proxy = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = proxy.sockets[0].getsockname()[1]
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
+    client = StsClient((StsConfig("aws", "us-east-1", "https://sts.example.invalid"),))
+    await client.start()
+    failure = await failure_of(client)
+    assert not failure.outcome_unknown
+    assert "proxy" in failure.error.detail
+    assert len(connects) == 6, "three tries at the start, three for the call"
+    assert all(head.startswith(b"CONNECT sts.example.invalid:443 ") for head in connects)
+    assert not any(b"AWS4-HMAC" in head for head in connects)
+    await client.aclose()
+    proxy.close()
+    await proxy.wait_closed()
+
+
 class Unreachable:
     """A pool whose connections fail until `after` attempts were made."""
 

@@ -85,10 +85,15 @@ def from_url(url: str, region: str) -> Endpoint:
     name = f"[{host}]" if ":" in host else host
     default = 443 if parts.scheme == "https" else 80
     netloc = name if port is None or port == default else f"{name}:{port}"
-    proxy = None
-    if not urllib.request.proxy_bypass(host):
-        proxy = urllib.request.getproxies().get(parts.scheme)
+    proxy = _proxy(host) if parts.scheme == "https" else None
     return Endpoint(f"{parts.scheme}://{netloc}{path}", netloc, path, region, proxy)
+
+
+def _proxy(host: str) -> str | None:
+    """HTTPS_PROXY, unless NO_PROXY names the host. This machine is never behind a proxy."""
+    if _is_loopback(host) or urllib.request.proxy_bypass(host):
+        return None
+    return urllib.request.getproxies().get("https")
 
 
 def _is_loopback(host: str) -> bool:

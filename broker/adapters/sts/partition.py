@@ -34,6 +34,7 @@ class Partition:
         self._clock = clock
         self._credentials = BaseCredentials(config)
         self._endpoints: dict[str, Endpoint] = {}
+        self._resolving = asyncio.Lock()
         self._identity: answer.CallerIdentity | None = None
         self._identifying = asyncio.Lock()
 
@@ -53,11 +54,12 @@ class Partition:
 
     async def endpoint(self, region: str) -> Endpoint:
         """Kept for good: endpoints are a matter of settings. Raises EndpointError."""
-        found = self._endpoints.get(region)
-        if found is None:
-            found = await asyncio.to_thread(resolve, self.config, region)
-            self._endpoints[region] = found
-        return found
+        if region not in self._endpoints:
+            async with self._resolving:  # it costs 60 ms of CPU: once for a burst, not once each
+                if region not in self._endpoints:
+                    found = await asyncio.to_thread(resolve, self.config, region)
+                    self._endpoints[region] = found
+        return self._endpoints[region]
 
     async def identify(self) -> answer.CallerIdentity:
         """Who the base credentials belong to, asked of STS now."""
