@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from pathlib import Path
 from typing import Literal
 
@@ -25,9 +24,10 @@ def main(
     `url`, `region`, `account_id`, `external_id` and `environment`, the AWS_*
     variables of the hub. Without it only the address is printed.
     """
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    # Blocked before the first thread starts, and taken by sigwait below: a handler that
+    # set an event could run while this thread holds that event's lock.
+    ending = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ending)
     with AwsStandIn.start(port) as standin:
         demo = seed_demo(standin, hub=hub)
         if ready is None:
@@ -43,7 +43,7 @@ def main(
                     "environment": demo.hub.environment(),
                 },
             )
-        stop.wait()
+        signal.sigwait(ending)
 
 
 def _write(path: Path, content: object) -> None:

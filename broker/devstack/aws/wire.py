@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape as escape_markup
 
 STS_NAMESPACE = "https://sts.amazonaws.com/doc/2011-06-15/"
 IAM_NAMESPACE = "https://iam.amazonaws.com/doc/2010-05-08/"
@@ -101,6 +101,15 @@ def s3_error(error: AwsError) -> Response:
 def _xml(status: int, text: str, rid: str) -> Response:
     headers = (("Content-Type", "text/xml"), ("x-amzn-RequestId", rid))
     return Response(status, headers, text.encode())
+
+
+def escape(text: str) -> str:
+    """Text for an XML answer; what XML 1.0 can't hold at all is a question mark."""
+    return escape_markup("".join(c if _in_xml(c) else "?" for c in text))
+
+
+def _in_xml(c: str) -> bool:
+    return c in "\t\n\r" or " " <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" or c > "\uffff"
 
 
 def _members(members: Mapping[str, object]) -> str:
