@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -123,6 +123,9 @@ def clean_text(text: str, limit: int | None = None) -> str:
     """
     if limit is not None and len(text) > limit:
         text = text[: limit - 1] + "…"
+    text = str.__str__(text)  # of a subclass, the plain text
+    if text.isascii() and "\0" not in text:
+        return text
     return _UNSTORABLE.sub("\ufffd", text)
 
 
@@ -132,18 +135,19 @@ def clean(event: Event) -> Event:
     Raises NotStorable for values that are not JSON-ready.
     """
     actor = event.actor
-    return replace(
-        event,
-        actor=Actor(
+    return Event(
+        event.type,
+        Actor(
             clean_text(actor.id, _MAX_ACTOR_TEXT),
             clean_text(actor.kind, _MAX_ACTOR_TEXT),
             _clean_optional(actor.handle),
             _clean_optional(actor.ip),
             _clean_optional(actor.user_agent),
         ),
-        request_id=_clean_optional(event.request_id),
-        subject=_object(event.subject, _MAX_SUBJECT_TEXT, 0),
-        detail=_object(event.detail, None, 0),
+        event.outcome,
+        _object(event.subject, _MAX_SUBJECT_TEXT, 0),
+        _object(event.detail, None, 0),
+        _clean_optional(event.request_id),
     )
 
 
@@ -187,8 +191,8 @@ def prepare(event: Event) -> Prepared:
     Raises NotStorable for floats, integers of 2^53 and over, keys that are not ASCII, lone
     surrogates and NUL, nesting over 32 levels, and an actor and subject over 60 KiB.
     """
-    _require_json(event.subject, 0)
-    _require_json(event.detail, 0)
+    _require_types(event.subject, 0)
+    _require_types(event.detail, 0)
     prepared = _encode(event, None)
     if _size(prepared) > MAX_RECORD_BYTES:
         event, attachment = split_detail(event)
@@ -200,7 +204,7 @@ def prepare(event: Event) -> Prepared:
 
 def split_detail(event: Event) -> tuple[Event, Attachment]:
     """The event with `detail` = {"attachment": {"sha256", "bytes"}}, and what that names."""
-    body = _encoder.encode(event.detail)
+    body = _json(event.detail)
     sha256 = hashlib.sha256(body).hexdigest()
     named = {"attachment": {"sha256": sha256, "bytes": len(body)}}
     return replace(event, detail=named), Attachment(sha256, body)
@@ -221,8 +225,6 @@ def _encode(event: Event, attachment: Attachment | None) -> Prepared:
         "ip": actor.ip,
         "user_agent": actor.user_agent,
     }
-    _require_json(texts, 0)
-    _require_json(event.request_id, 0)
     return Prepared(
         type=event.type.value,
         actor_id=actor.id,
@@ -230,14 +232,40 @@ def _encode(event: Event, attachment: Attachment | None) -> Prepared:
         attachment=attachment,
         before_seq=b'{"actor":%b,"detail":%b,"outcome":%b,"request_id":%b,"seq":'
         % (
-            _encoder.encode(texts),
-            _encoder.encode(event.detail),
-            _encoder.encode(event.outcome.value),
-            _encoder.encode(event.request_id),
+            _json(texts),
+            _json(event.detail),
+            _json(event.outcome.value),
+            _json(event.request_id),
         ),
-        before_time=b',"subject":%b,"time":"' % _encoder.encode(event.subject),
-        after_time=b'","type":%b,"v":%d}' % (_encoder.encode(event.type.value), FORMAT_VERSION),
+        before_time=b',"subject":%b,"time":"' % _json(event.subject),
+        after_time=b'","type":%b,"v":%d}' % (_json(event.type.value), FORMAT_VERSION),
     )
+
+
+def _json(value: object) -> bytes:
+    """Canonical JSON of a value whose types are right. Raises NotStorable for its texts."""
+    try:
+        encoded = _encoder.encode(value)
+    except UnicodeEncodeError as error:
+        raise NotStorable("a text holds a lone surrogate") from error
+    except TypeError as error:
+        raise NotStorable(str(error)) from error
+    # A NUL, or an escaped backslash before the same five characters.
+    if b"\\u0000" in encoded and "\0" in "".join(_texts(msgspec.json.decode(encoded))):
+        raise NotStorable("a text holds NUL")
+    return encoded
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, member in value.items():
+            yield key
+            yield from _texts(member)
+    elif isinstance(value, list):
+        for member in value:
+            yield from _texts(member)
 
 
 def _size(prepared: Prepared) -> int:
@@ -258,10 +286,10 @@ def _object(value: Mapping[str, object], limit: int | None, depth: int) -> dict[
 
 
 def _clean_value(value: object, limit: int | None, depth: int) -> object:
-    if depth > _MAX_DEPTH:
-        raise NotStorable(f"nested over {_MAX_DEPTH} levels deep")
     if isinstance(value, str):
         return clean_text(value, limit)
+    if depth > _MAX_DEPTH:
+        raise NotStorable(f"nested over {_MAX_DEPTH} levels deep")
     if isinstance(value, Mapping):
         return _object(value, limit, depth)
     if isinstance(value, list | tuple):
@@ -269,24 +297,22 @@ def _clean_value(value: object, limit: int | None, depth: int) -> object:
     return value
 
 
-def _require_json(value: object, depth: int) -> None:
-    if isinstance(value, str):
-        if _UNSTORABLE.search(value):
-            raise NotStorable("a text holds NUL or a lone surrogate")
-    elif value is None or isinstance(value, bool):
+def _require_types(value: object, depth: int) -> None:
+    """All but texts, which the encoder judges. Raises NotStorable."""
+    if value is None or isinstance(value, str | bool):
         return
-    elif isinstance(value, int):
+    if isinstance(value, int):
         if abs(value) > _MAX_SAFE_INTEGER:
             raise NotStorable("an integer is 2^53 or over")
     elif depth >= _MAX_DEPTH:
         raise NotStorable(f"nested over {_MAX_DEPTH} levels deep")
-    elif isinstance(value, Mapping):
+    elif isinstance(value, dict | Mapping):
         for key, member in value.items():
-            if not isinstance(key, str) or not key.isascii() or "\0" in key:
+            if not isinstance(key, str) or not key.isascii():
                 raise NotStorable("a key is not an ASCII string")
-            _require_json(member, depth + 1)
+            _require_types(member, depth + 1)
     elif isinstance(value, list | tuple):
         for member in value:
-            _require_json(member, depth + 1)
+            _require_types(member, depth + 1)
     else:
         raise NotStorable(f"a {type(value).__name__} is not JSON-ready")

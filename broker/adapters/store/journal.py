@@ -83,12 +83,18 @@ class GroupCommitJournal:
         self._housekeeper = asyncio.create_task(self._keep_house(), name="audit-housekeeper")
 
     async def aclose(self) -> None:
-        """Refuse what comes from now on, write what waits and the counts of denials, close."""
+        """Refuse what comes from now on, write what waits and the counts of denials, close.
+
+        Doing so again does nothing.
+        """
+        appender, housekeeper = self._appender, self._housekeeper
+        if appender is None or housekeeper is None:
+            return
         self._accepting = False
-        if self._housekeeper is not None:
-            self._housekeeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._housekeeper
+        self._appender = self._housekeeper = None
+        housekeeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await housekeeper
         self._suppressed += self._denials.take_all()
         try:
             await self._append_suppressed()
@@ -96,8 +102,7 @@ class GroupCommitJournal:
             _log.error("counts of denials are lost at the end: %s", error.log_detail)
         self._stopping = True
         self._wake.set()
-        if self._appender is not None:
-            await self._appender
+        await appender
         await self._ledger.aclose()
 
     # --- What callers may do -------------------------------------------------------------

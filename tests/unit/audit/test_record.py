@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -140,6 +141,17 @@ def test_what_is_not_json_ready_is_refused(value: object) -> None:
 def test_cleaning_does_not_hide_what_is_not_json_ready() -> None:
     with pytest.raises(NotStorable):
         prepare(clean(event(detail={"value": 0.5})))
+
+
+class Word(str):
+    __slots__ = ()
+
+
+def test_values_that_only_look_plain_become_so_or_are_refused() -> None:
+    odd = event(detail=MappingProxyType({"a": Word("b"), "c": (Outcome.DENIED,)}))
+    with pytest.raises(NotStorable):
+        prepare(odd)
+    assert json.loads(to_record(clean(odd), 1, NOON))["detail"] == {"a": "b", "c": ["denied"]}
 
 
 def test_nesting_without_end_is_refused_before_it_overflows() -> None:
