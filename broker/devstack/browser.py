@@ -126,6 +126,9 @@ class ScriptedBrowser:
         fault: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._client.close()
 
     @property
@@ -188,7 +191,8 @@ class ScriptedPerson:
         return pyotp.TOTP(self.totp_secret).at(wanted * _STEP_SECONDS)
 
     def sign_in(self, browser: ScriptedBrowser, url: str, *, enrolment_code: str = "") -> Page:
-        """Open `url` and answer each page as it comes, until none asks anything more.
+        """Open `url` and answer each page as it comes, until none asks anything more, or one
+        asks for an enrolment code that is not given.
 
         Raises CannotSignIn when a page refuses or the way does not end.
         """
@@ -213,6 +217,8 @@ class ScriptedPerson:
                 page, form, {"provider": form.buttons[0][1]} if form.buttons else {}
             )
         if page.path == "/mfa/enroll" and (form := page.form_with("code")):
+            if "enrolment_code" in form.fields and not enrolment_code:
+                return None  # somebody has to ask an admin for one first
             self.totp_secret = page.texts["totp-secret"].replace(" ", "")
             self._last_step = -1
             values = {"code": self.next_code(), "enrolment_code": enrolment_code}

@@ -56,6 +56,8 @@ class Deployment:
     ports: tuple[int, ...]
     extra: Mapping[str, str] = field(default_factory=dict)
     servers: list[Process] = field(default_factory=list)
+    stopped: list[Process] = field(default_factory=list)
+    browsers: list[ScriptedBrowser] = field(default_factory=list)
 
     @property
     def public_url(self) -> str:
@@ -80,7 +82,10 @@ class Deployment:
     def stop(self) -> None:
         for server in self.servers:
             server.stop()
+        self.stopped += self.servers
         self.servers.clear()
+        for browser in self.browsers:
+            browser.close()
 
     def command(self, *arguments: str) -> str:
         """A server-side command on this host, which must succeed."""
@@ -98,10 +103,14 @@ class Deployment:
 
     def enrolled(self, name: str) -> User:
         """Sign in, enrol with a code from `broker recover`, and log the terminal in."""
-        code = self.command("recover", "--provider", "corp", "--email", f"{name}@example.com")
         person = self.canaille.person(name)
         browser = ScriptedBrowser()
-        person.sign_in(browser, f"{self.public_url}/login", enrolment_code=code.splitlines()[0])
+        self.browsers.append(browser)
+        asked = person.sign_in(browser, f"{self.public_url}/login")
+        assert asked.path == "/mfa/enroll", asked.html
+        who = ("--issuer", self.canaille.issuer, "--subject", name)
+        code = self.command("recover", *who).splitlines()[0]
+        person.sign_in(browser, f"{self.public_url}/mfa/enroll", enrolment_code=code)
         terminal = Terminal(self.public_url, self.folder / "homes" / name)
         ran = terminal.log_in(person, browser)
         assert ran.code == 0, ran.err
@@ -125,7 +134,8 @@ class Deployment:
                 f'client_id = "{self.canaille.client_id}"\nclient_secret_file = "{secret}"\n'
                 f'[[aws]]\nregion = "us-east-1"\nsts_endpoint_url = "{self.aws.url}"\n'
                 f'[keys]\nsealing = "file:{self.folder}/keys/sealing"\n'
-                f'[bootstrap]\nadmins = [{{provider = "corp", email = "grace@example.com"}}]\n'
+                f"[bootstrap]\n"
+                f'admins = [{{issuer = "{self.canaille.issuer}", subject = "grace"}}]\n'
             )
         return path
 
