@@ -205,7 +205,7 @@ def test_at_the_limits(call: Callable[..., Any]) -> None:
 
 
 def test_the_reserved_source_identity(standin: AwsStandIn, call: Callable[..., Any]) -> None:
-    # The colon alone is outside the pattern; the prefix is told as such.
+    # Its colon is outside the pattern: no further rule is needed to refuse the prefix.
     code, message, _ = refusal(call, SourceIdentity="aws:ada")
     assert code == "ValidationError"
     assert "sourceIdentity" in message

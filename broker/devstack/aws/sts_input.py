@@ -110,10 +110,6 @@ def assume_role_input(parameters: Mapping[str, str]) -> AssumeRoleInput:
 def _consistent(call: AssumeRoleInput) -> AssumeRoleInput:
     if _ROLE_ARN.fullmatch(call.role_arn) is None:
         raise AwsError("ValidationError", f"{call.role_arn} is invalid")
-    if call.source_identity is not None and call.source_identity.lower().startswith("aws:"):
-        raise AwsError(
-            "ValidationError", "SourceIdentity cannot begin with the reserved prefix aws:"
-        )
     for arn in call.policy_arns:
         parts = arn.split(":", 5)
         if len(parts) != 6 or parts[2] != "iam" or not parts[5].startswith("policy/"):
