@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from broker.adapters.sts import StsClient, StsConfig, exchange
+from broker.adapters.sts import StsClient, StsConfig, exchange, partition
+from broker.adapters.sts.endpoint import from_url
 from broker.adapters.sts.pool import Timeouts
 from tests.sts.misbehaving import Misbehaving
 
@@ -57,6 +58,9 @@ async def client(server: Misbehaving) -> AsyncIterator[StsClient]:
 
 
 @pytest.fixture
-async def started(client: StsClient) -> StsClient:
-    await client.start()
+async def started(client: StsClient, monkeypatch) -> StsClient:
+    # botocore reads its data files for 60 ms, a hundred times, to find the URL that was given.
+    with monkeypatch.context() as patch:
+        patch.setattr(partition, "resolve", lambda c, region: from_url(c.sts_endpoint_url, region))
+        await client.start()
     return client
