@@ -57,7 +57,8 @@ class Minted:
 class StsFailure(Exception):
     """An AssumeRole that gave no credentials, with what the log should say of it.
 
-    `outcome_unknown`: the line broke after the request was sent, so STS may have minted.
+    `outcome_unknown`: the line broke after the request was sent, or the answer was a 200 that is
+    not to be trusted, so STS may have minted.
     `alarm`: the answer was odd (another role's, malformed, already expired), not a refusal.
     """
 
