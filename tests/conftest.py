@@ -17,6 +17,7 @@ import tempfile
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,6 +64,15 @@ class PostgresCluster:
 
     def url(self, name: str) -> str:
         return str(self.server.get_uri(database=name, driver="asyncpg"))
+
+    @contextmanager
+    def database(self, template: str) -> Iterator[str]:
+        """The URL of a new database like `template`, dropped at the end."""
+        name = f"test_{uuid.uuid4().hex}"
+        # Copying files is twice as fast as logging pages, while nothing is synced to disk.
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+        yield self.url(name)
+        self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def execute(self, *statements: str) -> None:
         """Run each statement alone, as the superuser, outside a transaction."""
@@ -149,10 +159,8 @@ def sqlite_url(tmp_path: Path, _sqlite_template: Path) -> str:
 @pytest.fixture
 def postgresql_url(postgresql: PostgresCluster) -> Iterator[str]:
     """The URL of a fresh, migrated PostgreSQL database."""
-    name = f"test_{uuid.uuid4().hex}"
-    postgresql.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY FILE_COPY")
-    yield postgresql.url(name)
-    postgresql.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with postgresql.database(_TEMPLATE) as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -3,16 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
-from broker.adapters.migrations import check_schema, migrate, newest_revision
+from broker.adapters.migrations import check_schema, current_revision, migrate, newest_revision
 from broker.adapters.store.engine import Database
 from broker.adapters.store.schema import metadata
-from broker.errors import StartupError
+from broker.errors import AuditUnavailable, StartupError
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request, tmp_path):
+    """A database that was never migrated."""
+    if request.param == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path}/50%empty.db"
+        return
+    cluster = request.getfixturevalue("postgresql")
+    with cluster.database("template1") as url:
+        yield url
+
+
+async def set_revision(url, revision):
+    database = Database.open(url)
+    async with database.begin() as conn:
+        await conn.execute(text("UPDATE alembic_version SET version_num = :r"), {"r": revision})
+    await database.aclose()
+
+
+async def check(url):
+    database = Database.open(url)
+    try:
+        await check_schema(database)
+    finally:
+        await database.aclose()
 
 
 async def test_migrations_make_exactly_the_tables_that_the_code_uses(database):
@@ -23,3 +51,68 @@ async def test_migrations_make_exactly_the_tables_that_the_code_uses(database):
             )
         )
     assert differences == []
+
+
+async def test_the_head_of_the_log_is_seeded(database):
+    async with database.read() as conn:
+        rows = (await conn.execute(text("SELECT id, seq, chain, time FROM audit_head"))).all()
+    assert [tuple(row) for row in rows] == [(1, 0, bytes(32), None)]
+
+
+async def test_several_migrators_at_once_and_again(empty_url):
+    assert await asyncio.gather(*(migrate(empty_url) for _ in range(4))) == [newest_revision()] * 4
+    assert await migrate(empty_url) == newest_revision()
+    await check(empty_url)
+
+
+async def test_an_unmigrated_database_is_refused_with_what_to_do(empty_url):
+    with pytest.raises(StartupError, match=r"has no tables yet.*run `broker migrate`"):
+        await check(empty_url)
+
+
+async def test_an_older_database_is_refused_with_what_to_do(database_url, monkeypatch):
+    monkeypatch.setattr("broker.adapters.migrations.newest_revision", lambda: "0002")
+    with pytest.raises(StartupError, match=r"at revision 0001.*needs 0002.*run `broker migrate`"):
+        await check(database_url)
+
+
+async def test_an_older_binary_refuses_a_newer_database_and_leaves_it_alone(database_url):
+    await set_revision(database_url, "9999")
+    with pytest.raises(StartupError, match=r"9999.*a newer broker migrated it"):
+        await check(database_url)
+    with pytest.raises(StartupError, match=r"9999.*a newer broker migrated it"):
+        await migrate(database_url)
+    database = Database.open(database_url)
+    assert await current_revision(database) == "9999"
+    await database.aclose()
+
+
+async def test_a_migration_that_fails_leaves_nothing(empty_url, monkeypatch):
+    monkeypatch.setattr(
+        "broker.adapters.migrations.command.upgrade", _upgrade_then_fail(asyncio.CancelledError)
+    )
+    with pytest.raises(asyncio.CancelledError):
+        await migrate(empty_url)
+    database = Database.open(empty_url)
+    assert await current_revision(database) is None
+    await database.aclose()
+
+
+def _upgrade_then_fail(error):
+    upgrade = command.upgrade
+
+    def both(config, revision):
+        upgrade(config, revision)
+        raise error
+
+    return both
+
+
+async def test_a_server_that_is_not_there_is_an_outage():
+    with pytest.raises(AuditUnavailable):
+        await migrate("postgresql+asyncpg://u@127.0.0.1:1/d")
+
+
+def test_migrations_ship_in_the_wheel():
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    assert '"migrations" = "broker/migrations"' in project

@@ -333,7 +333,7 @@ async def _raise_session(
     if enrolled:
         values["may_enrol_until"] = None
     await conn.execute(
-        update(login_sessions).where(login_sessions.c.id == found.session.id).values(values)
+        update(login_sessions).where(login_sessions.c.id == found.session.id).values(**values)
     )
     await conn.execute(delete(mfa_failures).where(mfa_failures.c.principal_id == found.person.id))
     await swap_cookie(conn, found.session, replaces, cookie, found.now)

@@ -6,6 +6,7 @@ policy, whether they become the first admin, and the browser's login session.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -40,10 +41,15 @@ from broker.identity.sessions import LOGIN_SESSION_LIFETIME, LoginSession, Token
 
 
 class SqlLoginStore:
-    """Implements `identity.login.LoginStore`."""
+    """Implements `identity.login.LoginStore`. `deny` takes failed logins where it is given: of a
+    flood, which anybody can cause, the journal keeps the first of each kind and counts.
+    """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(
+        self, database: Database, *, deny: Callable[[Event], Awaitable[None]] | None = None
+    ) -> None:
         self._database = database
+        self._deny = deny
 
     async def open_login_attempt(self, binding_hash: bytes, provider: str, next_path: str) -> None:
         """Remember the attempt for LOGIN_ATTEMPT_LIFETIME."""
@@ -99,6 +105,9 @@ class SqlLoginStore:
 
     async def record_login_failure(self, event: Event) -> None:
         """Append login.failed."""
+        if self._deny is not None:
+            await self._deny(event)
+            return
         async with self._database.begin() as conn:
             await append(conn, [event])
 
@@ -165,10 +174,8 @@ async def _admit(
     now: datetime,
 ) -> LoggedIn:
     identity = login.identity
-    if identity.email is not None and identity.email_verified:
-        login.bound = await bind_pending(
-            conn, person.id, identity.provider, email_key(identity.email), now
-        )
+    if person.email_key is not None and person.email_verified:
+        login.bound = await bind_pending(conn, person.id, person.provider, person.email_key, now)
     rule = await _pin_first_admin(conn, person, identity, bootstrap, now)
     if replaces is not None:
         login.replaced = await _end_session_of(conn, replaces, now)
@@ -229,14 +236,14 @@ async def _upsert(
         changed = await conn.execute(
             update(principals)
             .where(principals.c.id == principal_id)
-            .values(values)
+            .values(**values)
             .returning(*principals.c)
         )
         return changed.one(), False
     made = await conn.execute(
         insert(principals)
         .values(
-            values,
+            **values,
             id=new_principal_id(PrincipalKind.PERSON),
             kind=PrincipalKind.PERSON.value,
             issuer=identity.issuer,
