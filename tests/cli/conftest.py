@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from broker.cli import server, tokens
 from broker.cli.server import Server
 from broker.cli.tokens import Tokens
+from broker.entry import main
 from tests.cli.fake_broker import FakeBroker, serving
 
 # A browser that clicks through: fetches the address and follows its redirects.
@@ -63,6 +66,26 @@ class Cli:
         out, err = done.stdout.decode(), done.stderr.decode()
         assert "Traceback" not in err, err
         return Done(done.returncode, out, err)
+
+    def inside(self, *words: str, stdin: bytes = b"") -> Done:
+        """The same in this process, for the long tables: a tenth of the time."""
+        given = io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8")
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+        at_exit: list[Callable[[], object]] = []
+        with (
+            mock.patch.dict(os.environ, self.environment, clear=True),
+            mock.patch.multiple(sys, stdin=given, stdout=out, stderr=err),
+            mock.patch("atexit.register", at_exit.append),
+        ):
+            code = main(list(words))
+            for callback in at_exit:
+                callback()
+            shown = []
+            for stream in (out, err):
+                stream.flush()
+                shown.append(stream.detach().getvalue().decode())
+        assert "Traceback" not in shown[1], shown[1]
+        return Done(code, *shown)
 
 
 @pytest.fixture

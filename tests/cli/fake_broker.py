@@ -263,7 +263,7 @@ class FakeBroker:
         found = [record for record in self.records if int(str(record["seq"])) > after]
         page = found[:limit]
         more = page[-1]["seq"] if len(page) == limit else None
-        return Reply.of({"records": page, "next_after": more})
+        return Reply.of({"records": page, "next": more})
 
 
 ME = {

@@ -98,17 +98,32 @@ def test_a_stale_factor_is_asked_for_between(
 def test_no_difference_is_not_applied(
     cli: Cli, broker: FakeBroker, logged_in: Tokens, policy: Path
 ):
+    policy.write_text(POLICY)
     broker.diff = []
     done = cli("access", "apply", str(policy), "--yes")
-    assert (done.code, done.err) == (0, "Nothing changes.\n")
+    assert done.code == 0
+    assert "Nothing changes" in done.err
     assert puts(broker) == [("true", '"3"')]
+
+
+def test_a_change_of_comments_alone_is_applied(
+    cli: Cli, broker: FakeBroker, logged_in: Tokens, policy: Path
+):
+    """What is in force stays equal to the file in its repository."""
+    broker.diff = []
+    done = cli("access", "apply", str(policy), "--yes")
+    assert done.code == 0
+    assert "comments" in done.out
+    assert broker.policy_version == 4
 
 
 def test_a_version_that_moved_meanwhile_is_refused(
     cli: Cli, broker: FakeBroker, logged_in: Tokens, policy: Path
 ):
     broker.replies["/v1/access"] = lambda request: (
-        Reply.of({"version": 2}) if request.method == "GET" else broker._put_access(request)
+        Reply.of({"version": 2, "sha256": ""})
+        if request.method == "GET"
+        else broker._put_access(request)
     )
     done = cli("access", "apply", str(policy), "--yes")
     assert done.code == 1
@@ -121,13 +136,13 @@ def test_a_change_that_waits_for_four_eyes_is_told(
 ):
     def answer(request):
         if request.method == "GET":
-            return Reply.of({"version": 3})
+            return Reply.of({"version": 3, "sha256": ""})
         if request.query.get("dry_run"):
             return Reply.of({"plan": {}, "diff": ["+x"], "warnings": []})
         return Reply.of({"change_id": "chg-7"}, 202)
 
     broker.replies["/v1/access"] = answer
-    done = cli("access", "apply", str(policy), "--yes")
+    done = cli.inside("access", "apply", str(policy), "--yes")
     assert done.code == 0
     assert "chg-7" in done.err
 
@@ -136,11 +151,11 @@ def test_findings_name_the_place_and_what_to_write_instead(
     cli: Cli, broker: FakeBroker, logged_in: Tokens, policy: Path
 ):
     broker.replies["/v1/access"] = lambda request: (
-        Reply.of({"version": 3})
+        Reply.of({"version": 3, "sha256": ""})
         if request.method == "GET"
         else Reply.problem(422, "invalid_request", "The policy is refused.", findings=[FINDING])
     )
-    done = cli("access", "plan", str(policy))
+    done = cli.inside("access", "plan", str(policy))
     assert done.code == 1
     assert done.out == (f"{policy}:7:3: error: unknown key \\x1b[31mtag\n    write instead: tags\n")
     assert "invalid_request" in done.err
@@ -151,11 +166,11 @@ def test_warnings_are_shown_and_stop_nothing(
 ):
     warning = {**FINDING, "level": "warning"}
     broker.replies["/v1/access"] = lambda request: (
-        Reply.of({"version": 3})
+        Reply.of({"version": 3, "sha256": ""})
         if request.method == "GET"
         else Reply.of({"plan": {}, "diff": ["+x"], "warnings": [warning], "version": 4})
     )
-    done = cli("access", "apply", str(policy), "--yes")
+    done = cli.inside("access", "apply", str(policy), "--yes")
     assert done.code == 0
     assert ":7:3: warning: unknown key" in done.out
 
@@ -167,7 +182,7 @@ def test_a_file_that_can_not_be_sent_is_wrong_usage(
     path = tmp_path / "policy"
     if content is not None:
         path.write_bytes(content)
-    done = cli("access", "plan", str(path))
+    done = cli.inside("access", "plan", str(path))
     assert done.code == 2
     assert str(path) in done.err
     assert broker.seen == []
@@ -213,19 +228,19 @@ def test_lint_through_the_broker(cli: Cli, broker: FakeBroker, logged_in: Tokens
 
 
 def test_enrol_code_and_mfa_reset(cli: Cli, broker: FakeBroker, logged_in: Tokens):
-    done = cli("enrol-code", "corp/grace@example.com")
+    done = cli.inside("enrol-code", "corp/grace@example.com")
     assert (done.code, done.out) == (0, "ABCD-EFGH\n")
     assert "ABCD" not in done.err
     asked = broker.last("/v1/enrolment-codes").json()
     assert asked == {"provider": "corp", "email": "grace@example.com"}
     person = "p-abcdefghij234567"
-    cli("enrol-code", person)
+    cli.inside("enrol-code", person)
     assert broker.last("/v1/enrolment-codes").json() == {"principal": person}
     path = f"/v1/users/{person}/mfa/reset"
     broker.replies[path] = Reply.of({"reset": True})
-    assert cli("mfa", "reset", person).code == 2  # nobody is there to confirm
+    assert cli.inside("mfa", "reset", person).code == 2  # nobody is there to confirm
     assert broker.count(path) == 0
-    assert cli("mfa", "reset", person, "--yes").code == 0
+    assert cli.inside("mfa", "reset", person, "--yes").code == 0
     assert broker.count(path) == 1
 
 
@@ -233,6 +248,6 @@ def test_enrol_code_and_mfa_reset(cli: Cli, broker: FakeBroker, logged_in: Token
 def test_a_person_that_is_none_is_wrong_usage(
     cli: Cli, broker: FakeBroker, logged_in: Tokens, person: str
 ):
-    assert cli("enrol-code", person).code == 2
-    assert cli("mfa", "reset", person, "--yes").code == 2
+    assert cli.inside("enrol-code", person).code == 2
+    assert cli.inside("mfa", "reset", person, "--yes").code == 2
     assert broker.seen == []

@@ -79,7 +79,7 @@ def test_tail_follows_until_interrupted(cli: Cli, broker: FakeBroker, logged_in:
 
 @pytest.mark.parametrize("since", ["yesterday", "-1h", "9" * 9 + "d"])
 def test_an_age_that_is_none_is_wrong_usage(cli: Cli, logged_in: Tokens, since: str):
-    assert cli("audit", "tail", f"--since={since}").code == 2
+    assert cli.inside("audit", "tail", f"--since={since}").code == 2
 
 
 def test_export_streams_to_a_private_file(
@@ -137,17 +137,17 @@ def test_verify_names_the_first_bad_record(cli: Cli, log: Path):
         changed = [*lines]
         changed[seq - 1] = changed[seq - 1].replace(old, new)
         log.write_bytes(b"".join(changed))
-        done = cli("audit", "verify", str(log))
+        done = cli.inside("audit", "verify", str(log))
         assert done.code == 1
         assert done.out.startswith(f"broken at seq {seq}: ")
     log.write_bytes(b"".join(lines[:1] + lines[2:]))
-    assert cli("audit", "verify", str(log)).out.startswith("broken at seq 2: ")
+    assert cli.inside("audit", "verify", str(log)).out.startswith("broken at seq 2: ")
 
 
 def test_a_log_that_is_no_log_is_broken_at_1(cli: Cli, log: Path):
     for content in (b"\x1b[2J\n", b"\xff\xfe\n", b"{}\n", b"\0" * 1000):
         log.write_bytes(content)
-        done = cli("audit", "verify", str(log))
+        done = cli.inside("audit", "verify", str(log))
         assert (done.code, done.out[:16]) == (1, "broken at seq 1:")
         assert done.out.rstrip("\n").isprintable()
 
@@ -161,19 +161,19 @@ def test_verify_a_broker_sends_the_token_to_its_own_broker_alone(
     cli: Cli, broker: FakeBroker, logged_in: Tokens
 ):
     broker.replies["/v1/audit/export"] = Reply(200, exported(3), "application/x-ndjson")
-    assert cli("audit", "verify", broker.origin).code == 0
+    assert cli.inside("audit", "verify", broker.origin).code == 0
     assert "authorization" in broker.last("/v1/audit/export").headers
     with serving() as other:
         other.replies["/v1/audit/export"] = Reply(200, exported(3), "application/x-ndjson")
         other.replies["/logs/audit.jsonl"] = Reply(200, exported(2), "application/x-ndjson")
-        assert cli("audit", "verify", other.origin).code == 0
-        assert "2 records" in cli("audit", "verify", f"{other.origin}/logs/audit.jsonl").out
+        assert cli.inside("audit", "verify", other.origin).code == 0
+        assert "2 records" in cli.inside("audit", "verify", f"{other.origin}/logs/audit.jsonl").out
         assert not any("authorization" in request.headers for request in other.seen)
     broker.replies["/elsewhere"] = Reply(200, exported(3))
-    cli("audit", "verify", f"{broker.origin}/elsewhere")
+    cli.inside("audit", "verify", f"{broker.origin}/elsewhere")
     assert "authorization" not in broker.last("/elsewhere").headers
 
 
 @pytest.mark.parametrize("url", ["http://example.com/x", "https://a@b.example/x", "https://"])
 def test_a_url_that_is_not_fetched(cli: Cli, url: str):
-    assert cli("audit", "verify", url).code == 2
+    assert cli.inside("audit", "verify", url).code == 2

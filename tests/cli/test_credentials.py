@@ -81,7 +81,7 @@ def test_everything_that_is_asked_reaches_the_broker(
 def test_a_restriction_that_is_no_deny_is_wrong_usage(
     cli: Cli, broker: FakeBroker, logged_in: Tokens, content: str
 ):
-    done = cli("creds", "data-reader", "--restrict", "-", stdin=content.encode())
+    done = cli.inside("creds", "data-reader", "--restrict", "-", stdin=content.encode())
     assert done.code == 2
     assert broker.count("/v1/credentials") == 0
 
@@ -104,7 +104,7 @@ def test_a_restriction_that_is_no_deny_is_wrong_usage(
 )
 def test_wrong_usage_asks_nobody(cli: Cli, broker: FakeBroker, logged_in: Tokens, words: list[str]):
     for command in ("creds", "credential-process"):
-        assert cli(command, *words).code == 2
+        assert cli.inside(command, *words).code == 2
     assert broker.seen == []
 
 
@@ -139,13 +139,13 @@ def test_what_changes_the_answer_changes_the_key(cli: Cli, broker: FakeBroker, l
         ["data-reader", "--set", "a=b", "--set", "c=d"],
     ]
     for words in asked:
-        cli("credential-process", *words)
+        cli.inside("credential-process", *words)
     assert broker.count("/v1/credentials") == len(asked)
     for words in (
         ["data-reader", "--duration=3600"],
         ["data-reader", "--set", "c=d", "--set", "a=b"],
     ):
-        cli("credential-process", *words)
+        cli.inside("credential-process", *words)
     assert broker.count("/v1/credentials") == len(asked)
 
 
@@ -154,8 +154,8 @@ def test_an_answer_with_less_than_fifteen_minutes_is_not_kept(
     cli: Cli, broker: FakeBroker, logged_in: Tokens, minutes: int
 ):
     broker.lifetime = timedelta(minutes=minutes)
-    assert cli("credential-process", "data-reader").code == 0
-    assert cli("credential-process", "data-reader").code == 0
+    assert cli.inside("credential-process", "data-reader").code == 0
+    assert cli.inside("credential-process", "data-reader").code == 0
     assert broker.count("/v1/credentials") == 2
     assert cache_files(cli) == []
 
@@ -245,7 +245,7 @@ def test_a_link_in_the_place_of_a_kept_answer_is_not_followed(
 
 
 def test_broken_cache_files_are_misses(cli: Cli, broker: FakeBroker, logged_in: Tokens):
-    cli("credential-process", "data-reader")
+    cli.inside("credential-process", "data-reader")
     (path,) = cache_files(cli)
     whole = path.read_bytes()
     lines = whole.split(b"\n", 4)
@@ -261,7 +261,7 @@ def test_broken_cache_files_are_misses(cli: Cli, broker: FakeBroker, logged_in: 
     for number, content in enumerate(broken, 2):
         path.write_bytes(content)
         path.chmod(0o600)
-        done = cli("credential-process", "data-reader")
+        done = cli.inside("credential-process", "data-reader")
         assert (done.code, broker.count("/v1/credentials")) == (0, number), content
 
 
@@ -349,10 +349,10 @@ def test_exec_of_nothing_issues_nothing(
         ([str(tmp_path)], 126),
     ]
     for words, code in cases:
-        assert cli("exec", "data-reader", "--", *words).code == code
-    assert cli("exec", "data-reader").code == 2
-    assert cli("exec", "data-reader", "--").code == 2
-    assert cli("exec", "data-reader", "true").code == 2
+        assert cli.inside("exec", "data-reader", "--", *words).code == code
+    assert cli.inside("exec", "data-reader").code == 2
+    assert cli.inside("exec", "data-reader", "--").code == 2
+    assert cli.inside("exec", "data-reader", "true").code == 2
     assert broker.count("/v1/credentials") == 0
 
 

@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_no_words_and_help_show_every_command(cli: Cli):
-    overview = cli().out
-    assert overview == cli("--help").out == cli("help").out
+    overview = cli.inside().out
+    assert overview == cli.inside("--help").out == cli.inside("help").out
     for name in [*_COMMANDS, *SERVER_COMMANDS]:
         assert name in overview
     assert "exit codes" in overview
@@ -38,7 +38,7 @@ def test_version(cli: Cli):
 # Lint runs in the server's packages where they are installed, as here, with help of its own.
 @pytest.mark.parametrize("name", [name for name in _COMMANDS if name != "access lint"])
 def test_every_command_has_help_with_examples(cli: Cli, name: str):
-    done = cli("help", *name.split())
+    done = cli.inside("help", *name.split())
     assert done.code == 0
     assert f"broker {name}" in done.out
     assert "examples:\n  " in done.out
@@ -65,7 +65,7 @@ def test_help_of_a_group_and_of_server_commands(cli: Cli):
     ],
 )
 def test_an_unknown_word_is_wrong_usage_with_a_hint(cli: Cli, words: list[str], hint: str):
-    done = cli(*words)
+    done = cli.inside(*words)
     assert (done.code, done.out) == (2, "")
     assert hint in done.err
     assert "\x1b" not in done.err
@@ -73,9 +73,9 @@ def test_an_unknown_word_is_wrong_usage_with_a_hint(cli: Cli, words: list[str], 
 
 def test_exit_codes(cli: Cli, broker: FakeBroker, log_in):
     """The table of the interface, one after the other."""
-    assert cli("whoami").code == 3
+    assert cli.inside("whoami").code == 3
     log_in()
-    assert cli("whoami").code == 0
+    assert cli.inside("whoami").code == 0
     codes = {
         "not_entitled": (403, 1),
         "approval_required": (403, 1),
@@ -92,14 +92,14 @@ def test_exit_codes(cli: Cli, broker: FakeBroker, log_in):
     }
     for code, (status, expected) in codes.items():
         broker.replies["/v1/me"] = Reply.problem(status, code, "Because.", retry_after=7)
-        done = cli("whoami")
+        done = cli.inside("whoami")
         assert (done.code, done.out) == (expected, "")
         assert done.err == f"broker: {code}: Because. (request req-1)\n"
-    assert cli("whoami", "--nonsense").code == 2
+    assert cli.inside("whoami", "--nonsense").code == 2
     cli.environment["BROKER_SERVER"] = "https://broker.invalid"
-    assert cli("login").code == 4
+    assert cli.inside("login").code == 4
     cli.environment["BROKER_SERVER"] = "nonsense"
-    assert cli("whoami").code == 2
+    assert cli.inside("whoami").code == 2
 
 
 def test_without_any_server_it_says_how_to_name_one(cli: Cli):

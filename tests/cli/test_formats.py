@@ -163,7 +163,7 @@ def test_answers_of_another_shape_are_refused(value: dict[str, object]):
 def test_every_format_from_the_command_line(
     cli: Cli, broker: FakeBroker, logged_in: Tokens, name: str
 ):
-    done = cli("creds", "data-reader", "--format", name)
+    done = cli.inside("creds", "data-reader", "--format", name)
     assert done.code == 0, done.err
     assert broker.credentials["secret_access_key"] in done.out
     if name == "json":

@@ -45,11 +45,11 @@ def test_text_of_the_broker_is_cleaned_before_it_is_shown(
     broker.replies["/v1/me"] = Reply.of({**ME, "handle": ESCAPES, "auth_time": ESCAPES})
     broker.replies["/v1/credentials"] = Reply.problem(403, "not_entitled", ESCAPES)
     for words in (["roles"], ["whoami"], ["creds", "data-reader"]):
-        done = cli(*words)
+        done = cli.inside(*words)
         for line in (done.out + done.err).split("\n"):
             assert line.isprintable(), (words, line)
-    assert json.loads(cli("roles", "--json").out)[0]["description"] == ESCAPES
-    assert "\x1b" not in cli("roles", "--json").out
+    assert json.loads(cli.inside("roles", "--json").out)[0]["description"] == ESCAPES
+    assert "\x1b" not in cli.inside("roles", "--json").out
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_an_answer_that_is_no_brokers_is_exit_4(
     cli: Cli, broker: FakeBroker, logged_in: Tokens, reply: Reply
 ):
     broker.replies["/v1/roles"] = reply
-    done = cli("roles")
+    done = cli.inside("roles")
     assert (done.code, done.out) == (4, "")
     assert done.err.startswith("broker: ")
     assert len(done.err) < 500
@@ -105,7 +105,7 @@ def test_a_redirect_is_not_followed_with_the_token(cli: Cli, broker: FakeBroker,
 def test_a_problem_with_odd_members_is_still_read(cli: Cli, broker: FakeBroker, logged_in: Tokens):
     odd = {"code": "forbidden", "detail": ["x"], "request_id": "a b\n", "status": "x"}
     broker.replies["/v1/me"] = Reply(403, json.dumps(odd).encode(), "application/problem+json")
-    done = cli("whoami")
+    done = cli.inside("whoami")
     assert done.code == 1
     assert done.err == "broker: forbidden: ['x']\n"
 
@@ -153,7 +153,7 @@ def raw_server(*sent: bytes, hold: bool = False) -> Iterator[str]:
 )
 def test_what_is_no_http_is_exit_4(cli: Cli, sent: bytes, says: str):
     with raw_server(sent) as origin:
-        done = cli("login", "--server", origin)
+        done = cli.inside("login", "--server", origin)
     assert done.code == 4
     assert says in done.err
 

@@ -200,7 +200,11 @@ def test_a_server_must_be_https_or_loopback(cli: Cli):
     ],
 )
 def test_an_address_that_is_none_is_wrong_usage(cli: Cli, address: str):
-    done = cli("login", "--server", address) if address else cli("login", "--server", " ")
+    done = (
+        cli.inside("login", "--server", address)
+        if address
+        else cli.inside("login", "--server", " ")
+    )
     assert done.code == 2, done.err
     assert "pass" not in done.err
 

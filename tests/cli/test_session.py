@@ -92,10 +92,10 @@ def test_a_refresh_that_fails_otherwise_keeps_the_old_token(
     """The server takes the old one for 60 s more: a lost reply must not end the login."""
     log_in(expires_in=1)
     broker.replies["/oauth/token"] = reply
-    done = cli("whoami")
+    done = cli.inside("whoami")
     assert done.code in (1, 4)
     del broker.replies["/oauth/token"]
-    assert cli("whoami").code == 0
+    assert cli.inside("whoami").code == 0
 
 
 def test_a_login_that_others_could_have_written_is_not_used(
@@ -112,7 +112,7 @@ def test_a_broken_token_file_is_no_login(cli: Cli, logged_in: Tokens):
     (path,) = cli.home.rglob("tokens.json")
     for content in (b"", b"{", b"[]", b'{"login_id": 1}', b"\xff\xfe", b"null"):
         path.write_bytes(content)
-        assert cli("whoami").code == 3, content
+        assert cli.inside("whoami").code == 3, content
 
 
 def test_refreshed_tokens_stay_private(cli: Cli, broker: FakeBroker, log_in):
@@ -162,7 +162,7 @@ def test_mfa_verify_takes_a_piped_code(cli: Cli, broker: FakeBroker, logged_in: 
 def test_mfa_verify_refuses_what_is_no_code_or_wrong(
     cli: Cli, broker: FakeBroker, logged_in: Tokens, code: str
 ):
-    assert cli("mfa", "verify", stdin=f"{code}\n".encode()).code == 5
+    assert cli.inside("mfa", "verify", stdin=f"{code}\n".encode()).code == 5
     assert broker.count("/v1/mfa/verify") == (1 if code == "000000" else 0)
 
 

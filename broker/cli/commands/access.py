@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from broker.cli import answers, findings, paths, server
 from broker.cli.command import Command
@@ -54,7 +55,7 @@ def plan(arguments: argparse.Namespace) -> int:
     """PUT /v1/access?dry_run=true, and nothing else."""
     text = _read(arguments.file)
     session = Session(server.find(), debug=arguments.debug)
-    _plan(session, arguments.file, text, _precondition(session))
+    _plan(session, arguments.file, text, _in_force(session))
     return 0
 
 
@@ -64,14 +65,15 @@ def apply(arguments: argparse.Namespace) -> int:
     if not arguments.yes and (arguments.file == "-" or not is_interactive()):
         raise WrongUsage("nobody is there to confirm the plan: add --yes")
     session = Session(server.find(), debug=arguments.debug)
-    precondition = _precondition(session)
-    if not _plan(session, arguments.file, text, precondition):
-        note("Nothing changes.")
+    in_force = _in_force(session)
+    _plan(session, arguments.file, text, in_force)
+    if hashlib.sha256(text).hexdigest() == in_force.sha256:
+        note(f"Nothing changes: {arguments.file} is in force.")
         return 0
     if not arguments.yes and not confirm("Apply this?"):
         note("Nothing was changed.")
         return 1
-    answer = session.send("PUT", "/v1/access", body=text, headers={**_YAML, **precondition})
+    answer = session.send("PUT", "/v1/access", body=text, headers=_headers(in_force))
     applied = _accepted(arguments.file, answer)
     if answer.status == 202:
         change = clean(applied.get("change_id") or applied.get("id"), 80)
@@ -115,29 +117,44 @@ def _read(name: str) -> bytes:
     return data
 
 
-def _precondition(session: Session) -> dict[str, str]:
-    """What must still hold when the file is applied: this version in force, or none at all."""
+class _InForce(NamedTuple):
+    """What the broker has now; version 0 where there is no policy yet."""
+
+    version: int
+    sha256: str | None
+
+
+def _in_force(session: Session) -> _InForce:
     answer = session.send("GET", "/v1/access")
     if answer.status == 404:
-        return {"If-None-Match": "*"}
-    version = answers.members(answer).get("version")
-    if type(version) is not int or version < 0:
+        return _InForce(0, None)
+    value = answers.members(answer)
+    version = value.get("version")
+    if type(version) is not int or version < 1:
         raise answers.not_a_broker("version is not a number")
-    return {"If-Match": f'"{version}"'} if version else {"If-None-Match": "*"}
+    return _InForce(version, answers.text(value, "sha256"))
 
 
-def _plan(session: Session, name: str, text: bytes, precondition: dict[str, str]) -> bool:
-    """Show what would change; False where nothing would."""
-    headers = {**_YAML, **precondition}
+def _headers(in_force: _InForce) -> dict[str, str]:
+    """With what must still hold: this version in force, or none at all."""
+    if in_force.version == 0:
+        return {**_YAML, "If-None-Match": "*"}
+    return {**_YAML, "If-Match": f'"{in_force.version}"'}
+
+
+def _plan(session: Session, name: str, text: bytes, in_force: _InForce) -> None:
+    """Show what would change."""
+    headers = _headers(in_force)
     answer = session.send("PUT", "/v1/access?dry_run=true", body=text, headers=headers)
     value = _accepted(name, answer)
     findings.show(name, answers.objects(value, "warnings") if "warnings" in value else [])
     diff = value.get("diff")
     lines = diff if isinstance(diff, list) else []
-    for line in lines:
+    for line in lines or ["no difference but in comments and layout"]:
         print(clean(str(line).rstrip("\r\n")))
     findings.show_plan(value.get("plan"))
-    return bool(lines)
+    if value.get("self_granted") is True:
+        note("broker: this gives rights to yourself; the record will say so")
 
 
 def _accepted(name: str, answer: Answer) -> dict[str, object]:

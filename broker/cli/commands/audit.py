@@ -68,8 +68,8 @@ def tail(arguments: argparse.Namespace) -> int:
             print(json.dumps(record) if arguments.json else _line(record))
             query["after"] = _sequence(record)
         sys.stdout.flush()
-        # `next_after` is also there after a page that a filter left empty.
-        following = page.get("next_after")
+        # `next` is also there after a page that a filter left empty.
+        following = page.get("next")
         if type(following) is int:
             query["after"] = following
         elif arguments.follow:
