@@ -13,6 +13,7 @@ from sqlalchemy import delete, update
 
 from broker.adapters.store.engine import Database
 from broker.adapters.store.journal import GroupCommitJournal
+from broker.adapters.store.logins import SqlLoginStore
 from broker.adapters.store.records import AuditRecords
 from broker.adapters.store.schema import grants, login_sessions, principals
 from broker.audit import record as audit
@@ -369,3 +370,18 @@ async def test_reapers_and_outcomes_at_once_give_each_issuance_one_end(
     assert sorted(orphaned + issued) == sorted(one.id for one in asked)
     for name in orphaned:
         assert (await stored(database, name)).state == "orphaned"
+
+
+async def test_anybodys_flood_of_failed_logins_is_few_records(database: Database) -> None:
+    journal = GroupCommitJournal(database, housekeeping_every=NEVER)
+    await journal.start()
+    logins = SqlLoginStore(database, deny=journal.deny)
+    nobody = Actor("anonymous", "anonymous", ip="192.0.2.9")
+    failed = Event(EventType.LOGIN_FAILED, nobody, audit.Outcome.FAILURE, {}, {"reason": "state"})
+    for _ in range(200):
+        await logins.record_login_failure(failed)
+    await journal.aclose()
+    # Two firsts and two counts where the minute turned meanwhile.
+    assert len(await log(database)) in {2, 3, 4}
+    counted = [r["detail"]["count"] for r in await log(database) if r["type"] == "audit.suppressed"]
+    assert sum(counted) in {198, 199}

@@ -19,7 +19,6 @@ though it may turn out to be in the log.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from collections.abc import Sequence
@@ -71,6 +70,7 @@ class GroupCommitJournal:
         self._wake = asyncio.Event()
         self._accepting = False
         self._stopping = False
+        self._closing = asyncio.Event()
         self._appender: asyncio.Task[None] | None = None
         self._housekeeper: asyncio.Task[None] | None = None
         self._denials = DenialWindow()
@@ -92,9 +92,8 @@ class GroupCommitJournal:
             return
         self._accepting = False
         self._appender = self._housekeeper = None
-        housekeeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await housekeeper
+        self._closing.set()
+        await housekeeper
         self._suppressed += self._denials.take_all()
         try:
             await self._append_suppressed()
@@ -110,7 +109,7 @@ class GroupCommitJournal:
     async def request(self, intent: Intent) -> Appended:
         """See Journal."""
         self._require_open()
-        answer = await self._submit(intent.event, intent=_storable(intent))
+        answer = await self._submit(intent.event, intent=_storable(intent), patience=self._patience)
         if not isinstance(answer, Appended):
             raise AuditUnavailable(log_detail=f"an issuance {intent.id} exists already")
         return answer
@@ -119,7 +118,7 @@ class GroupCommitJournal:
         """See Journal."""
         self._require_open()
         outcome = replace(_storable(outcome), intent=_storable(outcome.intent))
-        answer = await self._submit(outcome.event, outcome=outcome)
+        answer = await self._submit(outcome.event, outcome=outcome, patience=self._patience)
         if not isinstance(answer, Concluded):
             raise AuditUnavailable(log_detail="the outcome was not recorded as one")
         return answer
@@ -127,7 +126,7 @@ class GroupCommitJournal:
     async def fail(self, intent: Intent, event: Event) -> Appended:
         """See Journal. Where the reaper was first, the record says `detail.late`."""
         self._require_open()
-        answer = await self._submit(event, failed=_storable(intent))
+        answer = await self._submit(event, failed=_storable(intent), patience=self._patience)
         if not isinstance(answer, Appended):
             raise AuditUnavailable(log_detail="the failure was not recorded as one")
         return answer
@@ -135,7 +134,7 @@ class GroupCommitJournal:
     async def append(self, event: Event) -> Appended:
         """Append an event that goes with no other change. Raises AuditUnavailable."""
         self._require_open()
-        answer = await self._submit(event)
+        answer = await self._submit(event, patience=self._patience)
         if not isinstance(answer, Appended):
             raise AuditUnavailable(log_detail="the event was not recorded as one")
         return answer
@@ -148,7 +147,7 @@ class GroupCommitJournal:
         if not self._denials.admit(event, self._now()):
             return
         try:
-            await self._submit(event)
+            await self._submit(event, patience=self._patience)
         except AuditUnavailable:
             self._denials.retract(event)
             raise
@@ -178,6 +177,7 @@ class GroupCommitJournal:
         intent: Intent | None = None,
         outcome: Outcome | None = None,
         failed: Intent | None = None,
+        patience: float | None,
     ) -> Answer:
         if len(self._waiting) >= self._capacity:
             raise AuditUnavailable(log_detail=f"{self._capacity} records wait already")
@@ -190,10 +190,10 @@ class GroupCommitJournal:
         self._wake.set()
         # The end of patience cancels the future: the appender finds it done and goes on.
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(patience):
                 return await future
         except TimeoutError as error:
-            raise AuditUnavailable(log_detail=f"no answer in {self._patience} s") from error
+            raise AuditUnavailable(log_detail=f"no answer in {patience} s") from error
 
     async def _append_batches(self) -> None:
         while True:
@@ -230,8 +230,7 @@ class GroupCommitJournal:
     # --- Housekeeping ----------------------------------------------------------------------
 
     async def _keep_house(self) -> None:
-        while True:
-            await asyncio.sleep(self._housekeeping_every)
+        while not await self._closing_within(self._housekeeping_every):
             try:
                 if not self._suppressed:
                     self._suppressed = self._denials.take_due(self._now())
@@ -256,9 +255,22 @@ class GroupCommitJournal:
     async def _append_suppressed(self) -> None:
         """Append the counts of past minutes; those that could not be are kept for next time."""
         while self._suppressed:
-            batch = self._suppressed[:_MAX_BATCH]
-            await asyncio.gather(*(self._submit(event) for event in batch))
-            self._suppressed = self._suppressed[len(batch) :]
+            batch, rest = self._suppressed[:_MAX_BATCH], self._suppressed[_MAX_BATCH:]
+            # Waited for without end, as every flush has one: a count is written once.
+            answers = await asyncio.gather(
+                *(self._submit(event, patience=None) for event in batch), return_exceptions=True
+            )
+            kept = [e for e, a in zip(batch, answers, strict=True) if isinstance(a, BaseException)]
+            self._suppressed = (*kept, *rest)
+            if kept:
+                raise AuditUnavailable(log_detail=f"{len(self._suppressed)} counts of denials wait")
+
+    async def _closing_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._closing.wait()
+        except TimeoutError:
+            return False
 
 
 def _refuse(entries: Sequence[Entry], cause: Exception) -> None:

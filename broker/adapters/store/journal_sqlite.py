@@ -198,7 +198,8 @@ def _recheck(conn: sqlite3.Connection, recheck: Recheck, now: int) -> list[tuple
         "login_sessions": json.dumps(recheck.login_sessions),
         "grants": json.dumps(recheck.grants),
     }
-    return conn.execute(_RECHECK, ids | {"now": now}).fetchall()
+    # Plain tuples: sqlite3.Row equals no tuple, and the caller looks for tuples.
+    return [(kind, found) for kind, found in conn.execute(_RECHECK, ids | {"now": now})]
 
 
 def _orphan(row: sqlite3.Row) -> Orphan:
