@@ -200,10 +200,9 @@ REFUSED = [
     # Roles.
     (
         "  admin: {",
-        "  Admin: {account: test, role_arn: 'arn:aws:iam::444455556666:role/A', unscoped: true}\n"
-        "  admin: {",
+        "  Adm: {}\n  admin: {",
         22,
-        "'Admin' is no name of a role",
+        "'Adm' is no name of a role",
         "lower-case letters",
     ),
     ("account: prod\n", "account: prd\n", 10, "there is no account 'prd'", "did you mean prod?"),

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import pytest
+
+from broker.access.finding import Finding, Level
+from broker.access.lint import lint_policy
+from tests.unit.access.examples import FILE, PROVIDERS
+
+
+def warnings(text: str) -> list[Finding]:
+    findings = lint_policy(text, PROVIDERS)
+    assert all(finding.level is Level.WARNING for finding in findings), findings
+    return list(findings)
+
+
+def test_a_sound_file_has_one_warning_for_its_unscoped_role():
+    (finding,) = warnings(FILE)
+    assert finding.as_json() == {
+        "level": "warning",
+        "line": 22,
+        "column": 76,
+        "path": "roles.admin.unscoped",
+        "message": "role admin gives all that its AWS role may do",
+        "instead": "narrow it with a session_policy where you can",
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message", "instead"),
+    [
+        ("45m", "20m", 14, "with 1200 s SDKs renew", "write default_duration: 30m or more"),
+        ("45m", "30m", None, "", ""),
+        ('["s3:GetObject"]', '"*"', 17, "Action * narrows next to nothing", "name the actions"),
+        (
+            '["s3:GetObject"]',
+            '["s3:GetObject", "IAM:*"]',
+            17,
+            "Action IAM:* narrows",
+            "name the act",
+        ),
+        ("Action: [", "NotAction: [", 17, "Allow with NotAction allows whatever", "Deny statement"),
+        ("Resource:", "NotResource:", 17, "Allow with NotResource allows", "name what is allowed"),
+        (
+            "arn:aws:s3",
+            "arn:aws-cn:s3",
+            17,
+            "partition aws-cn: the role is in aws",
+            "write arn:aws:",
+        ),
+        ("admins: [{group: corp/platform}]", "", 1, "names no admin", "write admins: [{group"),
+        (
+            "  - {role: admin, to: {group: sre}, mode: standing}\n",
+            "",
+            22,
+            "nobody can have role admin",
+            "add an entitlement",
+        ),
+        ("{1,40}", "+", 17, None, None),
+    ],
+)
+def test_advice(old, new, line, message, instead):
+    assert old in FILE
+    found = [
+        finding for finding in warnings(FILE.replace(old, new)) if finding.line != 22 or line == 22
+    ]
+    if not message:
+        assert found == []
+        return
+    (finding,) = [one for one in found if message in one.message]
+    assert finding.line == line
+    assert instead in finding.instead
+
+
+def test_a_file_that_is_refused_has_errors_alone():
+    findings = lint_policy(FILE.replace("version: 1", "version: 2"), PROVIDERS)
+    assert [(one.level, one.line) for one in findings] == [(Level.ERROR, 1)]
+
+
+def with_resource(length: int, pattern: str = "[a-z0-9-]{1,40}") -> str:
+    filler = "x" * length
+    return FILE.replace("arn:aws:s3:::{{bucket}}", f"arn:aws:s3:::{filler}{{{{bucket}}}}").replace(
+        "[a-z0-9-]{1,40}", pattern
+    )
+
+
+def _about_size(text: str) -> list[Finding]:
+    return [one for one in lint_policy(text, PROVIDERS) if "characters" in one.message]
+
+
+def test_the_longest_values_and_a_reserve_must_fit():
+    # With the longest values (bucket 7, prefix 40) the policy is 288 characters long.
+    assert _about_size(with_resource(0)) == []
+    base = 2048 - 256 - 288
+    assert _about_size(with_resource(base)) == []
+    (finding,) = _about_size(with_resource(base + 1))
+    assert finding.level is Level.WARNING
+    assert finding.line == 17
+    assert "has 1793 characters, and callers may add 256" in finding.message
+    # An unbounded pattern is reckoned with the longest value there is.
+    (finding,) = _about_size(with_resource(base, "[a-z0-9-]+"))
+    assert "has 2008 characters" in finding.message
+
+
+def test_a_session_policy_that_never_fits_is_an_error():
+    findings = lint_policy(with_resource(2000), PROVIDERS)
+    (finding,) = findings
+    assert finding.level is Level.ERROR
+    assert "characters at least; AWS takes 2048" in finding.message

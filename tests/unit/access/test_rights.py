@@ -1,0 +1,46 @@
+from dataclasses import replace
+
+import pytest
+
+from broker.access.policy import EMPTY, Group, User, WorkloadRef
+from broker.access.rights import is_admin, is_auditor, written
+from tests.unit.access.examples import NOW, person, policy
+
+
+@pytest.mark.parametrize(
+    ("changes", "pinned", "admin", "auditor"),
+    [
+        ({}, False, False, False),
+        ({}, True, True, False),
+        ({"groups": frozenset({"corp/platform"})}, False, True, False),
+        ({"groups": frozenset({"platform", "lab/platform"})}, False, False, False),
+        ({"groups": frozenset({"corp/audit"})}, False, False, True),
+        ({"user_names": frozenset({"corp/grace@example.com"})}, False, False, True),
+        ({"email": "grace@example.com", "handle": "grace@example.com"}, False, False, False),
+    ],
+)
+def test_who_administers_and_who_audits(changes, pinned, admin, auditor):
+    assert is_admin(policy(), person(**changes), pinned) is admin
+    assert is_auditor(policy(), person(**changes)) is auditor
+
+
+def test_a_suspended_person_is_neither():
+    groups = frozenset({"corp/platform", "corp/audit"})
+    suspended = person(groups=groups, suspended_at=NOW)
+    assert not is_admin(policy(), suspended, True)
+    assert not is_auditor(policy(), suspended)
+
+
+def test_without_a_policy_only_the_pinned_one_administers():
+    assert is_admin(EMPTY, person(), True)
+    assert not is_admin(EMPTY, person(), False)
+
+
+def test_a_workload_entry_means_nobody_yet():
+    named = replace(EMPTY, admins=(WorkloadRef("p-aaaabbbbccccdddd"),))
+    assert not is_admin(named, person(), False)
+
+
+def test_subjects_as_people_read_them():
+    subjects = (User("p-1"), Group("corp/sre"), WorkloadRef("deploy"))
+    assert [written(one) for one in subjects] == ["user p-1", "group corp/sre", "workload deploy"]
