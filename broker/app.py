@@ -191,6 +191,7 @@ async def _open_sts(settings: Settings, stack: AsyncExitStack) -> Sts:
                 region=aws.region,
                 sts_endpoint_url=aws.sts_endpoint_url,
                 chained=aws.chained,
+                profile=aws.profile,
             )
             for aws in settings.aws
         )

@@ -168,6 +168,8 @@ class Aws(Section):
     partition: Literal["aws", "aws-cn", "aws-us-gov"] = "aws"
     region: str = Field(default="us-east-1", pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")
     sts_endpoint_url: SafeUrl | None = None
+    # A profile of the AWS configuration files: each partition has credentials of its own.
+    profile: str | None = Field(default=None, min_length=1, max_length=128)
     chained: Literal["auto"] | bool = "auto"
 
 
