@@ -7,9 +7,10 @@ import hashlib
 import pytest
 
 from broker.errors import PreconditionFailed
+from tests.store.stores import Stores
 
 
-async def test_versions_count_from_one_and_keep_the_exact_text(stores):
+async def test_versions_count_from_one_and_keep_the_exact_text(stores: Stores) -> None:
     assert await stores.access.current_policy() is None
     text = "version: 1\r\n# Zürich\r\n"
     first = await stores.apply(text=text)
@@ -25,7 +26,7 @@ async def test_versions_count_from_one_and_keep_the_exact_text(stores):
 
 
 @pytest.mark.parametrize("expected", [0, 2, 99])
-async def test_who_read_another_version_changes_nothing(stores, expected):
+async def test_who_read_another_version_changes_nothing(stores: Stores, expected: int) -> None:
     await stores.apply()
     before = await stores.everything()
     with pytest.raises(PreconditionFailed, match="version 1"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -10,9 +11,10 @@ from broker.adapters.store.schema import login_sessions, oauth_codes
 from broker.audit.record import EventType
 from broker.identity.oauth import Redeemed
 from broker.identity.sessions import Token, TokenKind
+from tests.store.stores import Stores
 
 
-async def test_a_code_makes_a_cli_session_of_the_browsers_login(stores):
+async def test_a_code_makes_a_cli_session_of_the_browsers_login(stores: Stores) -> None:
     login = await stores.log_in()
     await stores.enrol(login)
     access = Token.new(TokenKind.ACCESS)
@@ -31,7 +33,7 @@ async def test_a_code_makes_a_cli_session_of_the_browsers_login(stores):
     assert record["subject"] == {"principal": login.principal.id, "login_session": session.id}
 
 
-async def test_it_lasts_a_minute(stores, ago):
+async def test_it_lasts_a_minute(stores: Stores, ago: Any) -> None:
     code = await stores.code(await stores.log_in())
     [row] = await stores.rows(oauth_codes)
     assert row["expires_at"] - row["created_at"] == timedelta(seconds=60)
@@ -48,7 +50,9 @@ async def test_it_lasts_a_minute(stores, ago):
         {"code_challenge": "\udcff"},
     ],
 )
-async def test_a_stolen_code_is_no_good_and_spent_by_the_attempt(stores, wrong):
+async def test_a_stolen_code_is_no_good_and_spent_by_the_attempt(
+    stores: Stores, wrong: Any
+) -> None:
     code = await stores.code(await stores.log_in())
     records = await stores.records()
     assert await stores.redeem(code, **wrong) == (Redeemed.REFUSED, None)
@@ -57,7 +61,7 @@ async def test_a_stolen_code_is_no_good_and_spent_by_the_attempt(stores, wrong):
     assert await stores.records() == records
 
 
-async def test_showing_it_again_ends_what_was_made_of_it(stores):
+async def test_showing_it_again_ends_what_was_made_of_it(stores: Stores) -> None:
     login = await stores.log_in()
     code, access = await stores.code(login), Token.new(TokenKind.ACCESS)
     _, session = await stores.redeem(code, access=access)
@@ -71,19 +75,19 @@ async def test_showing_it_again_ends_what_was_made_of_it(stores):
     assert await stores.records() == records
 
 
-async def test_it_dies_with_its_browser_session(stores, make_event):
+async def test_it_dies_with_its_browser_session(stores: Stores, make_event: Any) -> None:
     login = await stores.log_in()
     code = await stores.code(login)
     await stores.sessions.end_login_session(login.session.id, make_event(EventType.SESSION_REVOKED))
     assert await stores.redeem(code) == (Redeemed.REFUSED, None)
 
 
-async def test_a_suspended_person_redeems_nothing(stores):
+async def test_a_suspended_person_redeems_nothing(stores: Stores) -> None:
     login = await stores.log_in()
     code = await stores.code(login)
     await stores.suspend(login.principal.id)
     assert await stores.redeem(code) == (Redeemed.REFUSED, None)
 
 
-async def test_an_unknown_one_is_refused(stores):
+async def test_an_unknown_one_is_refused(stores: Stores) -> None:
     assert await stores.redeem(b"unknown") == (Redeemed.REFUSED, None)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
@@ -18,7 +20,7 @@ from broker.errors import AuditUnavailable, StartupError
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def empty_url(request, tmp_path):
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A database that was never migrated."""
     if request.param == "sqlite":
         yield f"sqlite+aiosqlite:///{tmp_path}/50%empty.db"
@@ -28,14 +30,14 @@ def empty_url(request, tmp_path):
         yield url
 
 
-async def set_revision(url, revision):
+async def set_revision(url: str, revision: str) -> None:
     database = Database.open(url)
     async with database.begin() as conn:
         await conn.execute(text("UPDATE alembic_version SET version_num = :r"), {"r": revision})
     await database.aclose()
 
 
-async def check(url):
+async def check(url: str) -> None:
     database = Database.open(url)
     try:
         await check_schema(database)
@@ -43,7 +45,7 @@ async def check(url):
         await database.aclose()
 
 
-async def test_migrations_make_exactly_the_tables_that_the_code_uses(database):
+async def test_migrations_make_exactly_the_tables_that_the_code_uses(database: Database) -> None:
     async with database.read() as conn:
         differences = await conn.run_sync(
             lambda sync: compare_metadata(
@@ -53,30 +55,34 @@ async def test_migrations_make_exactly_the_tables_that_the_code_uses(database):
     assert differences == []
 
 
-async def test_the_head_of_the_log_is_seeded(database):
+async def test_the_head_of_the_log_is_seeded(database: Database) -> None:
     async with database.read() as conn:
         rows = (await conn.execute(text("SELECT id, seq, chain, time FROM audit_head"))).all()
     assert [tuple(row) for row in rows] == [(1, 0, bytes(32), None)]
 
 
-async def test_several_migrators_at_once_and_again(empty_url):
+async def test_several_migrators_at_once_and_again(empty_url: str) -> None:
     assert await asyncio.gather(*(migrate(empty_url) for _ in range(4))) == [newest_revision()] * 4
     assert await migrate(empty_url) == newest_revision()
     await check(empty_url)
 
 
-async def test_an_unmigrated_database_is_refused_with_what_to_do(empty_url):
+async def test_an_unmigrated_database_is_refused_with_what_to_do(empty_url: str) -> None:
     with pytest.raises(StartupError, match=r"has no tables yet.*run `broker migrate`"):
         await check(empty_url)
 
 
-async def test_an_older_database_is_refused_with_what_to_do(database_url, monkeypatch):
+async def test_an_older_database_is_refused_with_what_to_do(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("broker.adapters.migrations.newest_revision", lambda: "0002")
     with pytest.raises(StartupError, match=r"at revision 0001.*needs 0002.*run `broker migrate`"):
         await check(database_url)
 
 
-async def test_an_older_binary_refuses_a_newer_database_and_leaves_it_alone(database_url):
+async def test_an_older_binary_refuses_a_newer_database_and_leaves_it_alone(
+    database_url: str,
+) -> None:
     await set_revision(database_url, "9999")
     with pytest.raises(StartupError, match=r"9999.*a newer broker migrated it"):
         await check(database_url)
@@ -87,7 +93,9 @@ async def test_an_older_binary_refuses_a_newer_database_and_leaves_it_alone(data
     await database.aclose()
 
 
-async def test_a_migration_that_fails_leaves_nothing(empty_url, monkeypatch):
+async def test_a_migration_that_fails_leaves_nothing(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         "broker.adapters.migrations.command.upgrade", _upgrade_then_fail(asyncio.CancelledError)
     )
@@ -98,21 +106,21 @@ async def test_a_migration_that_fails_leaves_nothing(empty_url, monkeypatch):
     await database.aclose()
 
 
-def _upgrade_then_fail(error):
+def _upgrade_then_fail(error: type[BaseException]) -> Callable[[Config, str], None]:
     upgrade = command.upgrade
 
-    def both(config, revision):
+    def both(config: Config, revision: str) -> None:
         upgrade(config, revision)
         raise error
 
     return both
 
 
-async def test_a_server_that_is_not_there_is_an_outage():
+async def test_a_server_that_is_not_there_is_an_outage() -> None:
     with pytest.raises(AuditUnavailable):
         await migrate("postgresql+asyncpg://u@127.0.0.1:1/d")
 
 
-def test_migrations_ship_in_the_wheel():
+def test_migrations_ship_in_the_wheel() -> None:
     project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     assert '"migrations" = "broker/migrations"' in project

@@ -15,17 +15,18 @@ from broker.audit.record import EventType
 from broker.errors import AuditUnavailable, Suspended
 from broker.identity.login import BootstrapAdmin
 from broker.identity.sessions import Token, TokenKind
+from tests.store.stores import Stores
 
 Act = Callable[[], Awaitable[object]]
 # Sets the scene and returns the one call that is looked at.
 Scene = Callable[[Any, Any], Awaitable[Act]]
 
 
-async def log_in(stores, event) -> Act:
+async def log_in(stores: Stores, event: Any) -> Act:
     return stores.log_in
 
 
-async def log_in_as_first_admin(stores, event) -> Act:
+async def log_in_as_first_admin(stores: Stores, event: Any) -> Act:
     await stores.apply("corp/grace@example.com")
     planted = Token.new(TokenKind.BROWSER)
     await stores.log_in("mallory", cookie=planted)
@@ -33,7 +34,7 @@ async def log_in_as_first_admin(stores, event) -> Act:
     return lambda: stores.log_in(bootstrap=by_email, replaces=planted)
 
 
-async def log_in_suspended(stores, event) -> Act:
+async def log_in_suspended(stores: Stores, event: Any) -> Act:
     login = await stores.log_in()
     await stores.suspend(login.principal.id)
 
@@ -44,29 +45,29 @@ async def log_in_suspended(stores, event) -> Act:
     return act
 
 
-async def fail_to_log_in(stores, event) -> Act:
+async def fail_to_log_in(stores: Stores, event: Any) -> Act:
     return lambda: stores.logins.record_login_failure(event(EventType.LOGIN_FAILED))
 
 
-async def end_session(stores, event) -> Act:
+async def end_session(stores: Stores, event: Any) -> Act:
     login = await stores.log_in()
     return lambda: stores.sessions.end_login_session(
         login.session.id, event(EventType.SESSION_REVOKED)
     )
 
 
-async def rotate(stores, event) -> Act:
+async def rotate(stores: Stores, event: Any) -> Act:
     _, refresh, _ = await stores.cli(await stores.log_in())
     return lambda: stores.rotate(refresh, Token.new(TokenKind.REFRESH))
 
 
-async def rotate_after_a_lost_reply(stores, event) -> Act:
+async def rotate_after_a_lost_reply(stores: Stores, event: Any) -> Act:
     _, refresh, _ = await stores.cli(await stores.log_in())
     await stores.rotate(refresh, Token.new(TokenKind.REFRESH))
     return lambda: stores.rotate(refresh, Token.new(TokenKind.REFRESH))
 
 
-async def reuse_refresh(stores, event) -> Act:
+async def reuse_refresh(stores: Stores, event: Any) -> Act:
     _, refresh, _ = await stores.cli(await stores.log_in())
     second = Token.new(TokenKind.REFRESH)
     await stores.rotate(refresh, second)
@@ -74,28 +75,28 @@ async def reuse_refresh(stores, event) -> Act:
     return lambda: stores.rotate(refresh, Token.new(TokenKind.REFRESH))
 
 
-async def revoke_access(stores, event) -> Act:
+async def revoke_access(stores: Stores, event: Any) -> Act:
     access, _, _ = await stores.cli(await stores.log_in())
     return lambda: stores.sessions.revoke_token(access, event(EventType.SESSION_REVOKED))
 
 
-async def revoke_refresh(stores, event) -> Act:
+async def revoke_refresh(stores: Stores, event: Any) -> Act:
     _, refresh, _ = await stores.cli(await stores.log_in())
     return lambda: stores.sessions.revoke_token(refresh, event(EventType.SESSION_REVOKED))
 
 
-async def redeem(stores, event) -> Act:
+async def redeem(stores: Stores, event: Any) -> Act:
     code = await stores.code(await stores.log_in())
     return lambda: stores.redeem(code)
 
 
-async def reuse_code(stores, event) -> Act:
+async def reuse_code(stores: Stores, event: Any) -> Act:
     code = await stores.code(await stores.log_in())
     await stores.redeem(code)
     return lambda: stores.redeem(code)
 
 
-async def burn(stores, event) -> Act:
+async def burn(stores: Stores, event: Any) -> Act:
     cookie = Token.new(TokenKind.BROWSER)
     login = await stores.log_in(cookie=cookie)
     factor = await stores.enrol(login)
@@ -105,7 +106,7 @@ async def burn(stores, event) -> Act:
     )
 
 
-async def confirm(stores, event) -> Act:
+async def confirm(stores: Stores, event: Any) -> Act:
     login = await stores.log_in()
     await stores.enrol(login, codes=(b"old",))
     await stores.invite(b"code", principal_id=login.principal.id)
@@ -120,19 +121,19 @@ async def confirm(stores, event) -> Act:
     )
 
 
-async def fail_factor(stores, event) -> Act:
+async def fail_factor(stores: Stores, event: Any) -> Act:
     return lambda: stores.factors.record_failure(
         event(EventType.MFA_FAILED), locked=event(EventType.MFA_LOCKED)
     )
 
 
-async def invite(stores, event) -> Act:
+async def invite(stores: Stores, event: Any) -> Act:
     login = await stores.log_in()
     await stores.invite(b"older", provider="corp", email="grace@example.com")
     return lambda: stores.invite(b"code", principal_id=login.principal.id)
 
 
-async def recover(stores, event) -> Act:
+async def recover(stores: Stores, event: Any) -> Act:
     login = await stores.log_in()
     await stores.enrol(login, codes=(b"1",))
     return lambda: stores.factors.spend_recovery_code(
@@ -140,13 +141,13 @@ async def recover(stores, event) -> Act:
     )
 
 
-async def reset(stores, event) -> Act:
+async def reset(stores: Stores, event: Any) -> Act:
     login = await stores.log_in()
     await stores.enrol(login, codes=(b"1",))
     return lambda: stores.factors.reset_factors(login.principal.id, event(EventType.MFA_RESET))
 
 
-async def apply(stores, event) -> Act:
+async def apply(stores: Stores, event: Any) -> Act:
     await stores.log_in()
     await stores.apply("corp/gone@example.com")
     return lambda: stores.apply("corp/grace@example.com", "corp/ada@example.com", expected=1)
@@ -177,8 +178,8 @@ MUTATORS: dict[Scene, list[str]] = {
 
 @pytest.mark.parametrize("scene", MUTATORS, ids=lambda scene: scene.__name__)
 async def test_a_mutator_leaves_its_record_and_without_it_changes_nothing(
-    stores, make_event, scene
-):
+    stores: Stores, make_event: Any, scene: Scene
+) -> None:
     act = await scene(stores, make_event)
     async with stores.database.begin() as conn:
         head = (await conn.execute(select(audit_head))).one()._mapping
@@ -195,7 +196,7 @@ async def test_a_mutator_leaves_its_record_and_without_it_changes_nothing(
     assert (await stores.record_types())[len(recorded) :] == MUTATORS[scene]
 
 
-async def test_every_mutator_is_looked_at_here(stores):
+async def test_every_mutator_is_looked_at_here(stores: Stores) -> None:
     """Verbs that take an event, by their signatures."""
     takes_event = {
         f"{type(store).__name__}.{name}"
@@ -219,7 +220,9 @@ async def test_every_mutator_is_looked_at_here(stores):
     }
 
 
-async def test_records_of_many_verbs_at_once_are_one_gapless_chain(replicas):
+async def test_records_of_many_verbs_at_once_are_one_gapless_chain(
+    replicas: tuple[Stores, Stores],
+) -> None:
     first, second = replicas
     await asyncio.gather(
         *(

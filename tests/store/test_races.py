@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 from broker.adapters.store.schema import login_sessions, principals, recovery_codes, tokens
 from broker.audit.record import EventType
@@ -12,18 +13,19 @@ from broker.identity.login import BootstrapAdmin
 from broker.identity.oauth import Redeemed
 from broker.identity.sessions import Refreshed, Token, TokenKind
 from broker.identity.totp import Burned
+from tests.store.stores import Stores
 
 ROUNDS = 3
 
 
-async def both(replicas, call):
+async def both(replicas: tuple[Stores, Stores], call: Any) -> list[Any]:
     """What `call(store, number)` gives for four at once, two on each replica; refusals too."""
     return await asyncio.gather(
         *(call(replicas[number % 2], number) for number in range(4)), return_exceptions=True
     )
 
 
-async def test_one_of_several_redeems_a_code(replicas):
+async def test_one_of_several_redeems_a_code(replicas: tuple[Stores, Stores]) -> None:
     login = await replicas[0].log_in()
     for _ in range(ROUNDS):
         code = await replicas[0].code(login)
@@ -40,7 +42,9 @@ async def test_one_of_several_redeems_a_code(replicas):
     assert all(row["revoked_at"] is not None for row in made)
 
 
-async def test_a_refresh_token_shown_several_times_leaves_one_live_successor(replicas):
+async def test_a_refresh_token_shown_several_times_leaves_one_live_successor(
+    replicas: tuple[Stores, Stores],
+) -> None:
     login = await replicas[0].log_in()
     for _ in range(ROUNDS):
         _, refresh, session = await replicas[0].cli(login)
@@ -62,7 +66,7 @@ async def test_a_refresh_token_shown_several_times_leaves_one_live_successor(rep
         assert rotated is Refreshed.ROTATED
 
 
-async def test_one_of_several_burns_a_step(replicas):
+async def test_one_of_several_burns_a_step(replicas: tuple[Stores, Stores]) -> None:
     login = await replicas[0].log_in()
     factor = await replicas[0].enrol(login)
     sessions = [(await replicas[0].log_in()).session for _ in range(4)]
@@ -73,7 +77,9 @@ async def test_one_of_several_burns_a_step(replicas):
         assert Counter(results) == {Burned.ACCEPTED: 1, Burned.REPLAYED: 3}
 
 
-async def test_one_of_several_spends_a_recovery_code(replicas, make_event):
+async def test_one_of_several_spends_a_recovery_code(
+    replicas: tuple[Stores, Stores], make_event: Any
+) -> None:
     login = await replicas[0].log_in()
     await replicas[0].enrol(login, codes=(b"1", b"2"))
     event = make_event(EventType.MFA_VERIFIED)
@@ -87,7 +93,7 @@ async def test_one_of_several_spends_a_recovery_code(replicas, make_event):
     assert [row["code_hash"] for row in await replicas[0].rows(recovery_codes)] == [b"2"]
 
 
-async def test_one_of_several_spends_an_enrolment_code(replicas):
+async def test_one_of_several_spends_an_enrolment_code(replicas: tuple[Stores, Stores]) -> None:
     await replicas[0].invite(b"code", provider="corp", email="shared@example.com")
     # Two people of one address, one after the other: the code is still good once.
     logins = [await replicas[0].log_in(name, email="shared@example.com") for name in "abcd"]
@@ -98,14 +104,16 @@ async def test_one_of_several_spends_an_enrolment_code(replicas):
     assert Counter(results) == {Burned.ACCEPTED: 1, Burned.GONE: 3}
 
 
-async def test_one_of_several_browsers_enrols_the_first_factor(replicas):
+async def test_one_of_several_browsers_enrols_the_first_factor(
+    replicas: tuple[Stores, Stores],
+) -> None:
     logins = [await replicas[0].log_in() for _ in range(4)]
     factor = await replicas[0].start_factor(logins[0].principal.id)
     results = await both(replicas, lambda store, n: store.confirm(factor, logins[n]))
     assert Counter(results) == {Burned.ACCEPTED: 1, Burned.GONE: 3}
 
 
-async def test_attempts_at_once_are_all_counted(replicas):
+async def test_attempts_at_once_are_all_counted(replicas: tuple[Stores, Stores]) -> None:
     login = await replicas[0].log_in()
     attempts = await both(
         replicas, lambda store, _: store.factors.count_attempt(login.principal.id)
@@ -113,7 +121,7 @@ async def test_attempts_at_once_are_all_counted(replicas):
     assert sorted(attempt.failures for attempt in attempts) == [1, 2, 3, 4]
 
 
-async def test_one_of_several_applies_the_next_version(replicas):
+async def test_one_of_several_applies_the_next_version(replicas: tuple[Stores, Stores]) -> None:
     for version in range(ROUNDS):
         results = await both(
             replicas,
@@ -126,7 +134,9 @@ async def test_one_of_several_applies_the_next_version(replicas):
         assert applied.number == version + 1
 
 
-async def test_first_logins_of_one_subject_make_one_principal(replicas):
+async def test_first_logins_of_one_subject_make_one_principal(
+    replicas: tuple[Stores, Stores],
+) -> None:
     results = await both(replicas, lambda store, _: store.log_in())
     assert len({login.principal.id for login in results}) == 1
     assert len(await replicas[0].rows(principals)) == 1
@@ -134,13 +144,15 @@ async def test_first_logins_of_one_subject_make_one_principal(replicas):
     assert sorted(firsts) == [False, False, False, True]
 
 
-async def test_one_of_several_becomes_the_first_admin(replicas):
+async def test_one_of_several_becomes_the_first_admin(replicas: tuple[Stores, Stores]) -> None:
     bootstrap = tuple(BootstrapAdmin(provider="corp", email=f"{n}@example.com") for n in range(4))
     results = await both(replicas, lambda store, n: store.log_in(str(n), bootstrap=bootstrap))
     assert sorted(login.bootstrapped for login in results) == [False, False, False, True]
 
 
-async def test_a_first_login_and_the_policy_that_names_it_always_meet(replicas):
+async def test_a_first_login_and_the_policy_that_names_it_always_meet(
+    replicas: tuple[Stores, Stores],
+) -> None:
     for version in range(ROUNDS):
         subject = f"s{version}"
         name = f"corp/{subject}@example.com"
@@ -149,13 +161,13 @@ async def test_a_first_login_and_the_policy_that_names_it_always_meet(replicas):
         assert person.user_names == {name}
 
 
-async def test_one_of_several_callbacks_takes_the_attempt(replicas):
+async def test_one_of_several_callbacks_takes_the_attempt(replicas: tuple[Stores, Stores]) -> None:
     await replicas[0].logins.open_login_attempt(b"1", "corp", "/")
     taken = await both(replicas, lambda store, _: store.logins.take_login_attempt(b"1"))
     assert sorted(one is not None for one in taken) == [False, False, False, True]
 
 
-async def test_several_invitations_leave_one_live_code(replicas):
+async def test_several_invitations_leave_one_live_code(replicas: tuple[Stores, Stores]) -> None:
     login = await replicas[0].log_in()
     targets = (
         {"principal_id": login.principal.id},
@@ -167,7 +179,9 @@ async def test_several_invitations_leave_one_live_code(replicas):
     assert live.count(True) == 1
 
 
-async def test_verbs_about_one_person_never_wait_for_each_other_in_a_circle(replicas, make_event):
+async def test_verbs_about_one_person_never_wait_for_each_other_in_a_circle(
+    replicas: tuple[Stores, Stores], make_event: Any
+) -> None:
     """Many at once: each ends with a result, none as the victim of a deadlock."""
     login = await replicas[0].log_in()
     factor = await replicas[0].enrol(login, codes=(b"1",))

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Any
+
 from sqlalchemy import insert
 
 from broker.access.grant import Grant
+from broker.adapters.store.issuances import SqlIssuances
 from broker.adapters.store.schema import grants, issuances
 from broker.issuance.journal import State
+from tests.store.stores import Stores
 
 
-async def put_grant(stores, principal_id, id_, ago, *, begins=60, ends=-60, **values):
+async def put_grant(
+    stores: Stores,
+    principal_id: str,
+    id_: str,
+    ago: Any,
+    *,
+    begins: int = 60,
+    ends: int = -60,
+    **values: Any,
+) -> Grant:
     row = {
         "id": id_,
         "principal_id": principal_id,
@@ -27,7 +41,7 @@ async def put_grant(stores, principal_id, id_, ago, *, begins=60, ends=-60, **va
     )
 
 
-async def test_grants_in_force_the_longest_first(stores, ago):
+async def test_grants_in_force_the_longest_first(stores: Stores, ago: Any) -> None:
     grace = (await stores.log_in()).principal.id
     ada = (await stores.log_in("ada")).principal.id
     short = await put_grant(stores, grace, "g1", ago)
@@ -40,7 +54,9 @@ async def test_grants_in_force_the_longest_first(stores, ago):
     assert await stores.grants.active_grants("p-unknown") == ()
 
 
-async def put_issuance(stores, id_, principal_id, requested_at, **values):
+async def put_issuance(
+    stores: Stores, id_: str, principal_id: str, requested_at: datetime, **values: Any
+) -> None:
     row = {
         "id": id_,
         "principal_id": principal_id,
@@ -58,11 +74,11 @@ async def put_issuance(stores, id_, principal_id, requested_at, **values):
         await conn.execute(insert(issuances).values(**(row | values)))
 
 
-async def ids(reader, *args, **options):
+async def ids(reader: SqlIssuances, *args: Any, **options: Any) -> list[str]:
     return [one.id for one in await reader.issuances(*args, **options)]
 
 
-async def test_issuances_newest_first_page_by_page(stores, ago):
+async def test_issuances_newest_first_page_by_page(stores: Stores, ago: Any) -> None:
     same = ago(minutes=1)
     await put_issuance(stores, "i1", "p-grace", ago(minutes=5))
     await put_issuance(stores, "i2", "p-grace", same)
@@ -77,14 +93,14 @@ async def test_issuances_newest_first_page_by_page(stores, ago):
     assert await ids(reader, None, limit=-1) == []
 
 
-async def test_another_persons_issuance_is_no_place_on_ones_list(stores, ago):
+async def test_another_persons_issuance_is_no_place_on_ones_list(stores: Stores, ago: Any) -> None:
     await put_issuance(stores, "i1", "p-grace", ago(minutes=5))
     await put_issuance(stores, "i2", "p-ada", ago(minutes=1))
     assert await ids(stores.issuances, "p-grace", after="i2") == []
     assert await ids(stores.issuances, None, after="unknown") == []
 
 
-async def test_an_issuance_as_it_was_concluded(stores, ago):
+async def test_an_issuance_as_it_was_concluded(stores: Stores, ago: Any) -> None:
     await put_issuance(
         stores,
         "i1",

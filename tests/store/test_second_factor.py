@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -15,18 +16,22 @@ from broker.adapters.store.schema import (
 )
 from broker.audit.record import EventType
 from broker.errors import NotFound
+from broker.identity.login import LoggedIn
 from broker.identity.sessions import Token, TokenKind
 from broker.identity.totp import HARD_STOP_RETRY_AFTER, Burned
+from tests.store.stores import Stores
 
 
 class TestAttempts:
-    async def test_they_are_counted_before_any_check(self, stores):
+    async def test_they_are_counted_before_any_check(self, stores: Stores) -> None:
         login = await stores.log_in()
         counted = [await stores.factors.count_attempt(login.principal.id) for _ in range(5)]
         assert [attempt.failures for attempt in counted] == [1, 2, 3, 4, 5]
         assert {attempt.retry_after for attempt in counted} == {None}
 
-    async def test_from_the_fifth_on_the_account_is_locked_and_that_is_not_counted(self, stores):
+    async def test_from_the_fifth_on_the_account_is_locked_and_that_is_not_counted(
+        self, stores: Stores
+    ) -> None:
         login = await stores.log_in()
         for _ in range(5):
             await stores.factors.count_attempt(login.principal.id)
@@ -35,7 +40,7 @@ class TestAttempts:
         [row] = await stores.rows(mfa_failures)
         assert row["failures"] == 5
 
-    async def test_the_lock_lasts_as_the_backoff_says(self, stores, ago):
+    async def test_the_lock_lasts_as_the_backoff_says(self, stores: Stores, ago: Any) -> None:
         login = await stores.log_in()
         await stores.factors.count_attempt(login.principal.id)
         await stores.change(mfa_failures, failures=20, last_failure_at=ago(minutes=14))
@@ -44,7 +49,9 @@ class TestAttempts:
         attempt = await stores.factors.count_attempt(login.principal.id)
         assert (attempt.failures, attempt.retry_after) == (21, None)
 
-    async def test_after_the_hard_stop_only_a_reset_helps(self, stores, ago, make_event):
+    async def test_after_the_hard_stop_only_a_reset_helps(
+        self, stores: Stores, ago: Any, make_event: Any
+    ) -> None:
         login = await stores.log_in()
         await stores.factors.count_attempt(login.principal.id)
         await stores.change(mfa_failures, failures=100, last_failure_at=ago(days=300))
@@ -54,11 +61,13 @@ class TestAttempts:
         attempt = await stores.factors.count_attempt(login.principal.id)
         assert (attempt.failures, attempt.retry_after) == (1, None)
 
-    async def test_nobody_has_no_attempts(self, stores):
+    async def test_nobody_has_no_attempts(self, stores: Stores) -> None:
         with pytest.raises(NotFound):
             await stores.factors.count_attempt("p-unknown")
 
-    async def test_failures_and_locks_are_recorded_together(self, stores, make_event):
+    async def test_failures_and_locks_are_recorded_together(
+        self, stores: Stores, make_event: Any
+    ) -> None:
         failed, locked = make_event(EventType.MFA_FAILED), make_event(EventType.MFA_LOCKED)
         await stores.factors.record_failure(failed, locked=None)
         await stores.factors.record_failure(failed, locked=locked)
@@ -66,7 +75,9 @@ class TestAttempts:
 
 
 class TestBurning:
-    async def test_a_later_step_raises_the_session_and_forgets_failures(self, stores):
+    async def test_a_later_step_raises_the_session_and_forgets_failures(
+        self, stores: Stores
+    ) -> None:
         first = await stores.log_in()
         factor = await stores.enrol(first, step=100)
         cookie, raised = Token.new(TokenKind.BROWSER), Token.new(TokenKind.BROWSER)
@@ -81,7 +92,7 @@ class TestBurning:
         assert await stores.rows(mfa_failures) == []
         assert (await stores.factors.confirmed_factors(login.principal.id))[0].last_step == 101
 
-    async def test_a_step_counts_once_and_no_earlier_one_after_it(self, stores):
+    async def test_a_step_counts_once_and_no_earlier_one_after_it(self, stores: Stores) -> None:
         login = await stores.log_in()
         factor = await stores.enrol(login, step=100)
         assert await stores.burn(factor, 102, login.session) is Burned.ACCEPTED
@@ -90,7 +101,9 @@ class TestBurning:
             assert await stores.burn(factor, step, login.session) is Burned.REPLAYED
         assert await stores.everything() == before
 
-    async def test_it_needs_a_live_session_of_the_factors_person(self, stores, ago, make_event):
+    async def test_it_needs_a_live_session_of_the_factors_person(
+        self, stores: Stores, ago: Any, make_event: Any
+    ) -> None:
         grace, mallory = await stores.log_in(), await stores.log_in("mallory")
         factor = await stores.enrol(grace)
         ended = await stores.log_in()
@@ -111,14 +124,14 @@ class TestBurning:
         assert burned is Burned.GONE
         assert await stores.everything() == before
 
-    async def test_a_pending_or_dropped_factor_opens_nothing(self, stores):
+    async def test_a_pending_or_dropped_factor_opens_nothing(self, stores: Stores) -> None:
         login = await stores.log_in()
         pending = await stores.start_factor(login.principal.id)
         assert await stores.burn(pending, 200, login.session) is Burned.GONE
         await stores.start_factor(login.principal.id)
         assert await stores.burn(pending, 200, login.session) is Burned.GONE
 
-    async def test_a_suspended_person_raises_no_session(self, stores):
+    async def test_a_suspended_person_raises_no_session(self, stores: Stores) -> None:
         login = await stores.log_in()
         factor = await stores.enrol(login)
         await stores.suspend(login.principal.id)
@@ -126,7 +139,9 @@ class TestBurning:
 
 
 class TestEnrolling:
-    async def test_a_pending_factor_is_the_only_one_and_for_ten_minutes(self, stores, ago):
+    async def test_a_pending_factor_is_the_only_one_and_for_ten_minutes(
+        self, stores: Stores, ago: Any
+    ) -> None:
         login = await stores.log_in()
         who = login.principal.id
         assert await stores.factors.pending_factor(who) is None
@@ -137,11 +152,13 @@ class TestEnrolling:
         await stores.change(factors, created_at=ago(minutes=10))
         assert await stores.factors.pending_factor(who) is None
 
-    async def test_nobody_has_no_factor(self, stores):
+    async def test_nobody_has_no_factor(self, stores: Stores) -> None:
         with pytest.raises(NotFound):
             await stores.start_factor("p-unknown")
 
-    async def test_confirming_makes_it_the_one_factor_with_new_recovery_codes(self, stores):
+    async def test_confirming_makes_it_the_one_factor_with_new_recovery_codes(
+        self, stores: Stores
+    ) -> None:
         cookie, raised = Token.new(TokenKind.BROWSER), Token.new(TokenKind.BROWSER)
         login = await stores.log_in(cookie=cookie)
         await stores.factors.count_attempt(login.principal.id)
@@ -157,17 +174,19 @@ class TestEnrolling:
         assert await stores.rows(mfa_failures) == []
         assert await stores.burn(old, 400, login.session) is Burned.GONE
 
-    async def test_a_factor_is_confirmed_once(self, stores):
+    async def test_a_factor_is_confirmed_once(self, stores: Stores) -> None:
         login = await stores.log_in()
         factor = await stores.enrol(login)
         assert await stores.confirm(factor, login, step=200) is Burned.GONE
 
-    async def test_nobody_confirms_for_somebody_else(self, stores):
+    async def test_nobody_confirms_for_somebody_else(self, stores: Stores) -> None:
         grace, mallory = await stores.log_in(), await stores.log_in("mallory")
         factor = await stores.start_factor(grace.principal.id)
         assert await stores.confirm(factor, mallory) is Burned.GONE
 
-    async def test_a_session_that_never_showed_the_factor_can_not_replace_it(self, stores):
+    async def test_a_session_that_never_showed_the_factor_can_not_replace_it(
+        self, stores: Stores
+    ) -> None:
         """Its page was opened while there was none: another browser has enrolled since."""
         late = await stores.log_in()
         await stores.enrol(await stores.log_in())
@@ -176,7 +195,9 @@ class TestEnrolling:
         assert await stores.confirm(factor, late) is Burned.GONE
         assert await stores.everything() == before
 
-    async def test_an_enrolment_code_is_spent_with_it(self, stores, code_hash):
+    async def test_an_enrolment_code_is_spent_with_it(
+        self, stores: Stores, code_hash: bytes
+    ) -> None:
         login = await stores.log_in()
         await stores.invite(code_hash, principal_id=login.principal.id)
         assert await stores.factors.find_enrolment_code(code_hash, login.principal.id)
@@ -184,7 +205,9 @@ class TestEnrolling:
         assert await stores.rows(enrolment_codes) == []
         assert not await stores.factors.find_enrolment_code(code_hash, login.principal.id)
 
-    async def test_without_its_code_nothing_is_confirmed(self, stores, code_hash):
+    async def test_without_its_code_nothing_is_confirmed(
+        self, stores: Stores, code_hash: bytes
+    ) -> None:
         login = await stores.log_in()
         factor = await stores.start_factor(login.principal.id)
         before = await stores.everything()
@@ -193,7 +216,9 @@ class TestEnrolling:
 
 
 class TestEnrolmentCodes:
-    async def test_one_lasts_a_day_for_its_person_alone(self, stores, code_hash, ago):
+    async def test_one_lasts_a_day_for_its_person_alone(
+        self, stores: Stores, code_hash: bytes, ago: Any
+    ) -> None:
         grace, mallory = await stores.log_in(), await stores.log_in("mallory")
         expires_at = await stores.invite(code_hash, principal_id=grace.principal.id)
         assert abs(expires_at - ago(hours=-24)) < timedelta(minutes=1)
@@ -205,7 +230,9 @@ class TestEnrolmentCodes:
         await stores.change(enrolment_codes, expires_at=ago(seconds=0))
         assert not await stores.factors.find_enrolment_code(code_hash, grace.principal.id)
 
-    async def test_for_an_address_whose_person_comes_later(self, stores, code_hash):
+    async def test_for_an_address_whose_person_comes_later(
+        self, stores: Stores, code_hash: bytes
+    ) -> None:
         await stores.invite(code_hash, provider="corp", email="Grace@example.com")
         unverified = await stores.log_in("mallory", email="grace@example.com", email_verified=False)
         other = await stores.log_in("eve", provider="other", email="grace@example.com")
@@ -214,7 +241,9 @@ class TestEnrolmentCodes:
         grace = await stores.log_in()
         assert await stores.factors.find_enrolment_code(code_hash, grace.principal.id)
 
-    async def test_a_new_one_voids_the_older_however_they_name_the_person(self, stores):
+    async def test_a_new_one_voids_the_older_however_they_name_the_person(
+        self, stores: Stores
+    ) -> None:
         login = await stores.log_in()
         who = login.principal.id
         by_id: dict[str, str | None] = {"principal_id": who}
@@ -229,7 +258,7 @@ class TestEnrolmentCodes:
             assert live == [number]
         assert len(await stores.rows(enrolment_codes)) == 2
 
-    async def test_it_is_for_one_person(self, stores, code_hash):
+    async def test_it_is_for_one_person(self, stores: Stores, code_hash: bytes) -> None:
         before = await stores.everything()
         with pytest.raises(NotFound):
             await stores.invite(code_hash, principal_id="p-unknown")
@@ -243,12 +272,17 @@ class TestEnrolmentCodes:
 
 
 class TestRecovery:
-    async def spend(self, stores, make_event, login, code_hash):
-        return await stores.factors.spend_recovery_code(
+    async def spend(
+        self, stores: Stores, make_event: Any, login: LoggedIn, code_hash: bytes
+    ) -> bool:
+        spent: bool = await stores.factors.spend_recovery_code(
             login.principal.id, code_hash, login.session.id, make_event(EventType.MFA_VERIFIED)
         )
+        return spent
 
-    async def test_a_code_opens_enrolment_and_nothing_else(self, stores, make_event):
+    async def test_a_code_opens_enrolment_and_nothing_else(
+        self, stores: Stores, make_event: Any
+    ) -> None:
         await stores.enrol(await stores.log_in(), codes=(b"1", b"2"))
         cookie = Token.new(TokenKind.BROWSER)
         login = await stores.log_in(cookie=cookie)
@@ -263,7 +297,9 @@ class TestRecovery:
         assert seen.context.mfa_time is not None
         assert seen.may_enrol_until is None
 
-    async def test_a_code_is_good_once_for_its_person_in_their_session(self, stores, make_event):
+    async def test_a_code_is_good_once_for_its_person_in_their_session(
+        self, stores: Stores, make_event: Any
+    ) -> None:
         grace, mallory = await stores.log_in(), await stores.log_in("mallory")
         await stores.enrol(grace, codes=(b"1", b"2"))
         assert await self.spend(stores, make_event, grace, b"1")
@@ -280,7 +316,9 @@ class TestRecovery:
         assert await stores.everything() == before
 
 
-async def test_a_reset_leaves_the_person_with_no_factor_and_no_session(stores, make_event):
+async def test_a_reset_leaves_the_person_with_no_factor_and_no_session(
+    stores: Stores, make_event: Any
+) -> None:
     cookie = Token.new(TokenKind.BROWSER)
     login = await stores.log_in(cookie=cookie)
     access, _, _ = await stores.cli(login)

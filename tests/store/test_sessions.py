@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from broker.adapters.store.schema import login_sessions, principals, tokens
 from broker.audit.record import EventType
 from broker.errors import Suspended
 from broker.identity.sessions import Refreshed, Token, TokenKind
+from tests.store.stores import Stores
 
 
-async def test_a_cookie_authenticates_who_logged_in(stores):
+async def test_a_cookie_authenticates_who_logged_in(stores: Stores) -> None:
     cookie = Token.new(TokenKind.BROWSER)
     login = await stores.log_in(cookie=cookie, claims={"team": "blue"})
     await stores.apply()
@@ -33,7 +36,7 @@ async def test_a_cookie_authenticates_who_logged_in(stores):
     assert seen.context.auth_time <= seen.now
 
 
-async def test_the_second_factor_and_bound_names_show_at_once(stores):
+async def test_the_second_factor_and_bound_names_show_at_once(stores: Stores) -> None:
     await stores.apply("corp/grace@example.com")
     cookie = Token.new(TokenKind.BROWSER)
     login = await stores.log_in(cookie=cookie)
@@ -45,7 +48,7 @@ async def test_the_second_factor_and_bound_names_show_at_once(stores):
     assert seen.context.principal.user_names == {"corp/grace@example.com"}
 
 
-async def test_what_is_no_live_token_authenticates_nobody(stores, ago):
+async def test_what_is_no_live_token_authenticates_nobody(stores: Stores, ago: Any) -> None:
     cookie = Token.new(TokenKind.BROWSER)
     login = await stores.log_in(cookie=cookie)
     access, refresh, _ = await stores.cli(login)
@@ -61,7 +64,9 @@ async def test_what_is_no_live_token_authenticates_nobody(stores, ago):
     assert not await stores.alive(cookie)
 
 
-async def test_a_suspended_person_is_told_so_and_only_where_nothing_else_is_wrong(stores, ago):
+async def test_a_suspended_person_is_told_so_and_only_where_nothing_else_is_wrong(
+    stores: Stores, ago: Any
+) -> None:
     cookie, other = Token.new(TokenKind.BROWSER), Token.new(TokenKind.BROWSER)
     login = await stores.log_in(cookie=cookie)
     await stores.log_in(cookie=other)
@@ -72,7 +77,9 @@ async def test_a_suspended_person_is_told_so_and_only_where_nothing_else_is_wron
     assert await stores.sessions.authenticate(other) is None
 
 
-async def test_an_access_token_lives_15_minutes_and_not_past_its_session(stores, ago):
+async def test_an_access_token_lives_15_minutes_and_not_past_its_session(
+    stores: Stores, ago: Any
+) -> None:
     login = await stores.log_in()
     access, _, session = await stores.cli(login)
     [row] = [row for row in await stores.rows(tokens) if row["hash"] == access.hash]
@@ -85,7 +92,7 @@ async def test_an_access_token_lives_15_minutes_and_not_past_its_session(stores,
     assert row["expires_at"] == session.expires_at == soon
 
 
-async def test_an_ended_session_ends_its_tokens_once(stores, make_event):
+async def test_an_ended_session_ends_its_tokens_once(stores: Stores, make_event: Any) -> None:
     login = await stores.log_in()
     access, refresh, session = await stores.cli(login)
     ended = make_event(EventType.SESSION_REVOKED, reason="signed_out")
@@ -105,21 +112,21 @@ async def test_an_ended_session_ends_its_tokens_once(stores, make_event):
 
 
 class TestRefresh:
-    async def test_rotation_gives_a_working_pair(self, stores):
+    async def test_rotation_gives_a_working_pair(self, stores: Stores) -> None:
         _, refresh, session = await stores.cli(await stores.log_in())
         new, access = Token.new(TokenKind.REFRESH), Token.new(TokenKind.ACCESS)
         assert await stores.rotate(refresh, new, access) == (Refreshed.ROTATED, session)
         assert await stores.alive(access)
         assert (await stores.rotate(new, Token.new(TokenKind.REFRESH)))[0] is Refreshed.ROTATED
 
-    async def test_a_lost_reply_may_be_asked_for_again(self, stores):
+    async def test_a_lost_reply_may_be_asked_for_again(self, stores: Stores) -> None:
         _, first, _ = await stores.cli(await stores.log_in())
         lost, second = Token.new(TokenKind.REFRESH), Token.new(TokenKind.REFRESH)
         assert (await stores.rotate(first, lost))[0] is Refreshed.ROTATED
         assert (await stores.rotate(first, second))[0] is Refreshed.ROTATED
         assert (await stores.rotate(second, Token.new(TokenKind.REFRESH)))[0] is Refreshed.ROTATED
 
-    async def test_who_caught_the_lost_reply_ends_the_family(self, stores):
+    async def test_who_caught_the_lost_reply_ends_the_family(self, stores: Stores) -> None:
         access, first, _ = await stores.cli(await stores.log_in())
         caught, second = Token.new(TokenKind.REFRESH), Token.new(TokenKind.REFRESH)
         await stores.rotate(first, caught)
@@ -128,7 +135,9 @@ class TestRefresh:
         assert not await stores.alive(access)
         assert (await stores.rotate(second, Token.new(TokenKind.REFRESH)))[0] is Refreshed.REFUSED
 
-    async def test_once_the_successor_was_used_the_old_token_ends_the_family(self, stores):
+    async def test_once_the_successor_was_used_the_old_token_ends_the_family(
+        self, stores: Stores
+    ) -> None:
         login = await stores.log_in()
         access, first, session = await stores.cli(login)
         second, third = Token.new(TokenKind.REFRESH), Token.new(TokenKind.REFRESH)
@@ -142,7 +151,9 @@ class TestRefresh:
         assert last["type"] == "session.revoked"
         assert last["subject"] == {"principal": login.principal.id, "login_session": session.id}
 
-    async def test_after_the_grace_the_old_token_ends_the_family(self, stores, ago):
+    async def test_after_the_grace_the_old_token_ends_the_family(
+        self, stores: Stores, ago: Any
+    ) -> None:
         access, first, _ = await stores.cli(await stores.log_in())
         second = Token.new(TokenKind.REFRESH)
         await stores.rotate(first, second)
@@ -152,7 +163,7 @@ class TestRefresh:
         assert (await stores.rotate(first, Token.new(TokenKind.REFRESH)))[0] is Refreshed.REUSED
         assert not await stores.alive(access)
 
-    async def test_what_is_no_live_refresh_token_is_refused(self, stores, ago):
+    async def test_what_is_no_live_refresh_token_is_refused(self, stores: Stores, ago: Any) -> None:
         login = await stores.log_in()
         access, refresh, _ = await stores.cli(login)
         before = await stores.everything()
@@ -166,7 +177,7 @@ class TestRefresh:
         await stores.change(tokens, tokens.c.hash == refresh.hash, expires_at=ago(seconds=0))
         assert (await stores.rotate(refresh, new))[0] is Refreshed.REFUSED
 
-    async def test_the_session_never_grows_longer(self, stores):
+    async def test_the_session_never_grows_longer(self, stores: Stores) -> None:
         _, refresh, session = await stores.cli(await stores.log_in())
         new = Token.new(TokenKind.REFRESH)
         _, rotated = await stores.rotate(refresh, new)
@@ -176,13 +187,15 @@ class TestRefresh:
 
 
 class TestRevoking:
-    async def test_an_access_token_ends_itself_alone(self, stores, make_event):
+    async def test_an_access_token_ends_itself_alone(self, stores: Stores, make_event: Any) -> None:
         access, refresh, _ = await stores.cli(await stores.log_in())
         await stores.sessions.revoke_token(access, make_event(EventType.SESSION_REVOKED))
         assert not await stores.alive(access)
         assert (await stores.rotate(refresh, Token.new(TokenKind.REFRESH)))[0] is Refreshed.ROTATED
 
-    async def test_a_refresh_token_ends_the_session_also_when_rotated_out(self, stores, make_event):
+    async def test_a_refresh_token_ends_the_session_also_when_rotated_out(
+        self, stores: Stores, make_event: Any
+    ) -> None:
         login = await stores.log_in()
         for rotated_out in (False, True):
             access, refresh, _ = await stores.cli(login)
@@ -191,7 +204,9 @@ class TestRevoking:
             await stores.sessions.revoke_token(refresh, make_event(EventType.SESSION_REVOKED))
             assert not await stores.alive(access)
 
-    async def test_an_unknown_or_ended_one_changes_and_records_nothing(self, stores, make_event):
+    async def test_an_unknown_or_ended_one_changes_and_records_nothing(
+        self, stores: Stores, make_event: Any
+    ) -> None:
         login = await stores.log_in()
         access, refresh, session = await stores.cli(login)
         revoked = make_event(EventType.SESSION_REVOKED)

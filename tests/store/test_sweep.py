@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from sqlalchemy import insert
 
@@ -18,27 +19,27 @@ from broker.adapters.store.sweep import sweep
 from broker.identity.oauth import Redeemed
 from broker.identity.sessions import Refreshed, Token, TokenKind
 from broker.identity.throttle import Limit
+from tests.store.stores import Stores
 
 SWEPT = (throttle_counters, login_attempts, enrolment_codes, tokens, oauth_codes, login_sessions)
 
 
-async def one_of_each(stores):
+async def one_of_each(stores: Stores) -> None:
     login = await stores.log_in()
     await stores.cli(login)
     await stores.logins.open_login_attempt(b"1", "corp", "/")
     await stores.invite(b"1", principal_id=login.principal.id)
     await stores.throttle.admit(Limit("l", 5, 1000), "key")
-    return login
 
 
-async def test_nothing_that_is_live_is_deleted(stores):
+async def test_nothing_that_is_live_is_deleted(stores: Stores) -> None:
     await one_of_each(stores)
     before = await stores.everything()
     assert await sweep(stores.database) == 0
     assert await stores.everything() == before
 
 
-async def test_what_expired_goes_and_people_and_records_stay(stores, ago):
+async def test_what_expired_goes_and_people_and_records_stay(stores: Stores, ago: Any) -> None:
     await one_of_each(stores)
     for table in SWEPT:
         await stores.change(table, expires_at=ago(days=31))
@@ -51,7 +52,9 @@ async def test_what_expired_goes_and_people_and_records_stay(stores, ago):
     assert all(after[name] == [] for name in swept)
 
 
-async def test_showing_a_spent_code_or_an_old_refresh_token_is_still_noticed(stores, ago):
+async def test_showing_a_spent_code_or_an_old_refresh_token_is_still_noticed(
+    stores: Stores, ago: Any
+) -> None:
     login = await stores.log_in()
     _, refresh, _ = await stores.cli(login)
     second = Token.new(TokenKind.REFRESH)
@@ -65,7 +68,9 @@ async def test_showing_a_spent_code_or_an_old_refresh_token_is_still_noticed(sto
     assert (await stores.rotate(refresh, Token.new(TokenKind.REFRESH)))[0] is Refreshed.REUSED
 
 
-async def test_replicas_sweep_many_rows_together_in_small_transactions(replicas, ago):
+async def test_replicas_sweep_many_rows_together_in_small_transactions(
+    replicas: tuple[Stores, Stores], ago: Any
+) -> None:
     first, second = replicas
     gone = ago(seconds=1)
     async with first.database.begin() as conn:
