@@ -14,9 +14,10 @@ from pydantic import AwareDatetime
 from starlette.responses import Response, StreamingResponse
 
 from broker.audit.record import EventType
+from broker.audit.verify import export_line
 from broker.web.gate import Auditor
 from broker.web.paging import DEFAULT_LIMIT, Limit
-from broker.web.readers import AuditReader, StoredRecord
+from broker.web.readers import AuditReader
 from broker.web.wire import json_response
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
@@ -79,18 +80,9 @@ async def _rest(first: bytes, lines: AsyncIterator[bytes]) -> AsyncIterator[byte
 async def _lines(reader: AuditReader, after: int) -> AsyncIterator[bytes]:
     buffer = bytearray()
     async for one in reader.export(after=after):
-        buffer += _line(one)
+        buffer += export_line(one.record, one.leaf, one.chain)
         if len(buffer) >= _CHUNK_BYTES:
             yield bytes(buffer)
             buffer.clear()
     if buffer:
         yield bytes(buffer)
-
-
-def _line(one: StoredRecord) -> bytes:
-    exported = {
-        "record": one.record.decode("utf-8"),
-        "leaf": one.leaf.hex(),
-        "chain": one.chain.hex(),
-    }
-    return msgspec.json.encode(exported) + b"\n"

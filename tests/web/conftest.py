@@ -3,18 +3,19 @@ what to say, and browsers and terminals that talk to it over ASGI."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 
 from broker.adapters.sealing import FileKeyRing
 from broker.app import create_app
 from broker.settings import Settings
-from tests.web.people import ADMIN, Person
+from tests.web.people import ADMIN
 from tests.web.standins import StandInProvider, StandInSts
 
 ORIGIN = "https://broker.test"
@@ -30,6 +31,15 @@ class Running:
     sts: StandInSts
     clients: list[httpx.AsyncClient] = field(default_factory=list)
 
+    def routes(self) -> list[tuple[str, str]]:
+        """Method and path of every route there is."""
+        found = []
+        for route in iter_route_contexts(self.app.routes):
+            assert route.path is not None
+            assert route.methods, f"{route} is no plain route: walks over the table would miss it"
+            found += [(method, route.path) for method in sorted(route.methods)]
+        return found
+
     def client(
         self, *, address: str = ADDRESS, origin: str = ORIGIN, raises: bool = True
     ) -> httpx.AsyncClient:
@@ -40,9 +50,6 @@ class Running:
         client = httpx.AsyncClient(transport=transport, base_url=origin)
         self.clients.append(client)
         return client
-
-
-Start = Callable[..., object]
 
 
 @pytest.fixture
@@ -69,15 +76,16 @@ async def broker(settings: Settings) -> AsyncIterator[Running]:
 class running:  # noqa: N801 -- reads as what it is where it is used
     """`async with running(settings) as broker`: started, and stopped at the end."""
 
-    def __init__(self, settings: Settings, *people: Person) -> None:
+    def __init__(self, settings: Settings, providers: tuple[str, ...] = ("corp",)) -> None:
         self._settings = settings
+        self._providers = {name: StandInProvider(name) for name in providers}
 
     async def __aenter__(self) -> Running:
-        provider, sts = StandInProvider(), StandInSts()
-        app = create_app(self._settings, providers={"corp": provider}, sts=sts)
+        sts = StandInSts()
+        app = create_app(self._settings, providers=self._providers, sts=sts)
         self._lifespan = app.router.lifespan_context(app)
         await self._lifespan.__aenter__()
-        self._running = Running(app, provider, sts)
+        self._running = Running(app, self._providers["corp"], sts)
         return self._running
 
     async def __aexit__(self, *fault: object) -> None:

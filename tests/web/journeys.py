@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import httpx
 
+from broker.audit.record import SYSTEM, Event, EventType, Outcome
+from broker.identity.typed_codes import new_enrolment_code
 from tests.web.conftest import Running
 from tests.web.people import ADMIN, Browser, Person, exchange, query_of
 
@@ -75,9 +77,6 @@ async def logged_in_admin(broker: Running) -> LoggedIn:
 
 async def recovery_on_the_host(broker: Running, person: Person) -> str:
     """An enrolment code that no admin of the API gave, as `broker recover` makes one."""
-    from broker.audit.record import SYSTEM, Event, EventType, Outcome
-    from broker.identity.typed_codes import new_enrolment_code
-
     code, code_hash = new_enrolment_code()
     await broker.app.state.parts.factors.create_enrolment_code(
         code_hash,

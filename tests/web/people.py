@@ -117,6 +117,8 @@ class Browser:
         if shown.status_code == 200:
             items = shown.text.partition('id="recovery-codes"')[2].partition("</ol>")[0]
             self.recovery_codes = re.findall(r"<li>([^<]+)</li>", items)
+        else:
+            self._step -= 1  # the code was not used up
         return shown
 
     def code(self) -> str:

@@ -13,13 +13,11 @@ from tests.web.people import Person
 class StandInProvider:
     """Vouches for the person that was registered under a code, once the binding is right."""
 
-    name = "corp"
-    issuer = "https://idp.test"
-
-    def __init__(self) -> None:
+    def __init__(self, name: str = "corp") -> None:
+        self.name = name
+        self.issuer = "https://idp.test" if name == "corp" else f"https://{name}.test"
         self.people: dict[str, ProviderIdentity] = {}
         self.reachable = True
-        self.nonces: list[str] = []
 
     def register(self, person: Person) -> str:
         """The code that makes the provider vouch for this person."""
@@ -32,7 +30,7 @@ class StandInProvider:
         if not self.reachable:
             raise LoginRejected("the provider can't be reached")
         query = {"state": state, "nonce": nonce, "redirect_uri": redirect_uri}
-        return f"https://idp.test/authorize?{urlencode(query)}"
+        return f"{self.issuer}/authorize?{urlencode(query)}"
 
     async def identify(
         self, *, code: str, code_verifier: str, nonce: str, redirect_uri: str, iss: str | None
