@@ -121,6 +121,9 @@ def read(text: str, findings: Findings) -> Node:
             "check indentation, brackets and quotes here",
         )
         raise Unreadable from error
+    except (ValueError, OverflowError) as error:  # PyYAML's own scanner, of "\UFFFFFFFF"
+        findings.add(start, (), "an escape names no character", "write the character itself")
+        raise Unreadable from error
     except yaml.reader.ReaderError as error:
         findings.add(
             _unreadable_character(text, start),

@@ -61,11 +61,23 @@ def policy_faults(document: object) -> Iterator[Fault]:
     if isinstance(statements, list) and statements:
         for index, statement in enumerate(statements):
             yield from statement_faults(statement, ("Statement", index))
+        yield from _repeated_sids(statements)
     elif isinstance(statements, Mapping):
         yield from statement_faults(statements, ("Statement",))
     else:
         where: Path = ("Statement",) if "Statement" in document else ()
         yield Fault(where, "there is no statement", "write Statement: [{Effect: Allow, ...}]")
+
+
+def _repeated_sids(statements: list[object]) -> Iterator[Fault]:
+    seen: set[object] = set()
+    for index, statement in enumerate(statements):
+        sid = statement.get("Sid") if isinstance(statement, Mapping) else None
+        if isinstance(sid, str) and sid in seen:
+            yield Fault(
+                ("Statement", index, "Sid"), f"{_shown(sid)} stands here twice", "write another Sid"
+            )
+        seen.add(sid if isinstance(sid, str) else None)
 
 
 def statement_faults(
@@ -195,8 +207,8 @@ def _known_operator(operator: object) -> bool:
     name = operator
     for prefix in _SET_OPERATORS:
         name = name.removeprefix(prefix)
-    if name != "Null":
-        name = name.removesuffix("IfExists")
+    if name.endswith("IfExists"):  # Null asks for existence already
+        name = name.removesuffix("IfExists").removesuffix("Null")
     return name in _OPERATORS and operator.count(":") <= 1
 
 

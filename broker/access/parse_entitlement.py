@@ -105,7 +105,7 @@ class EntitlementReader:
             self._findings.at(
                 node,
                 f"{kind} {name[:80]!r} begins with no configured provider ({', '.join(known)})",
-                f"write {known[0]}/{name[:80] if rest else 'name'}",
+                f"write {known[0]}/{name[:80] if rest else 'name'}, or configure that provider",
             )
         else:
             ways = " or ".join(f"{provider}/{name[:80]}" for provider in known)

@@ -52,6 +52,8 @@ def assemble(
 ) -> str | None:
     """The inline policy: the role's own (rendered), and the denials. None where there is neither:
     the managed policies, or the role's unscoped rights, then stand alone.
+
+    A Sid is unique in a policy, so that of a denial is left out: it might be the role's own.
     """
     if own is None and not added:
         return None
@@ -63,5 +65,8 @@ def assemble(
         statements.extend(written if isinstance(written, list) else [written])
     elif role.unscoped:
         statements.append(EVERYTHING)
-    document["Statement"] = [*statements, *added]
+    statements.extend(
+        {key: value for key, value in denial.items() if key != "Sid"} for denial in added
+    )
+    document["Statement"] = statements
     return compact(document)

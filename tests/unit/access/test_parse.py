@@ -173,6 +173,19 @@ def test_a_billion_laughs_are_not_laughed():
     assert refused.findings[0].message == "an anchor (&name)"
 
 
+@pytest.mark.parametrize(
+    "text", [*('"\\UFFFFFFFF"', '"\\uD800"', "a: \x00", "[" * 10_000, "a: *b"), FILE]
+)
+def test_pyyamls_own_parser_serves_as_well(text, monkeypatch):
+    """Where PyYAML was built without libyaml."""
+    expected = read(text)
+    monkeypatch.setattr("broker.access.document._LOADER", yaml.SafeLoader)
+    result = read(text)
+    assert type(result) is type(expected)
+    if isinstance(result, AccessPolicy):
+        assert result == expected
+
+
 def _fragments() -> st.SearchStrategy[str]:
     """Pieces of a real file in any order, with other text between."""
     words = FILE.replace("{", " { ").replace("}", " } ").replace("[", " [ ").split(" ")

@@ -102,6 +102,14 @@ def test_a_single_statement_may_stand_without_a_list():
     assert statements(scoped(role)) == [source["Statement"], NO_CHAINING]
 
 
+def test_the_names_of_added_statements_cannot_collide_with_the_roles_own():
+    own = {**NO_DELETE, "Sid": "Mine", "Effect": "Allow"}
+    source = {"Version": "2012-10-17", "Statement": [own]}
+    role = replace(READER, session_policy=PolicyTemplate.parse(source), parameters={})
+    made = scoped(role, restrict=({**NO_DELETE, "Sid": "Mine"},))
+    assert statements(made) == [own, NO_CHAINING, NO_DELETE]
+
+
 def test_an_unscoped_role_keeps_its_rights_beside_the_denials():
     assert statements(scoped(ADMIN)) == [EVERYTHING, NO_CHAINING]
     made = scoped(ADMIN, restrict=(NO_DELETE,), organization=Organization(deny=(NO_IAM,)))
