@@ -30,6 +30,7 @@ _BROKEN_PIPE = 141
 def main(words: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = sys.argv[1:] if words is None else words
+    _open_missing_streams()
     try:
         try:
             code = _run(words)
@@ -38,11 +39,27 @@ def main(words: list[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the output has left; without this the interpreter complains at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except BrokenPipeError:  # whoever read the output has left
+        _abandon_output()
         return _BROKEN_PIPE
+    except OSError as error:  # a full disk
+        _abandon_output()
+        print(f"broker: the output was not written: {error.strerror}", file=sys.stderr)  # noqa: T201 - the command line
+        return 1
     return code
+
+
+def _open_missing_streams() -> None:
+    """A caller may have closed them; then what is said goes nowhere."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - pathlib costs start-up time
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - pathlib costs start-up time
+
+
+def _abandon_output() -> None:
+    """Or the interpreter tries again at exit, and complains."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _run(words: list[str]) -> int:
@@ -57,6 +74,7 @@ def _run(words: list[str]) -> int:
     if first in SERVER_COMMANDS:
         return _serve(words)
     if words[:2] == ["access", "lint"] and _installed(_LINT_PACKAGES):
+        _drop_client_variables()
         from broker.server_cli.access_lint import main as lint
 
         return lint(words[2:])
@@ -73,9 +91,20 @@ def _serve(words: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
+    _drop_client_variables()
     from broker.server_cli import main as server
 
     return server(words)
+
+
+def _drop_client_variables() -> None:
+    """The client's variables share their prefix with the server's settings: an exported
+    BROKER_SERVER would be read as its section `[server]`, and stop it.
+    """
+    if os.environ.get("BROKER_SERVER", "").lower().startswith("http"):
+        del os.environ["BROKER_SERVER"]
+    for name in ("BROKER_HOME", "BROKER_KEYRING"):
+        os.environ.pop(name, None)
 
 
 def _installed(packages: tuple[str, ...]) -> bool:

@@ -15,7 +15,7 @@ from importlib import import_module
 
 from broker import __version__
 from broker.cli.command import Command
-from broker.cli.failure import Failure
+from broker.cli.failure import Failure, SecondFactorNeeded
 from broker.cli.terminal import clean, note
 
 # Words of the command -> the module that has it, and a line for the overview.
@@ -62,6 +62,8 @@ def main(words: list[str], server_commands: Mapping[str, str]) -> int:
         return _dispatch(words[1:] if debug else words, server_commands, debug=debug)
     except Failure as failure:
         note(f"broker: {failure}")
+        if isinstance(failure, SecondFactorNeeded):
+            note("broker: run `broker mfa verify` in a terminal, or `broker login`")
         return failure.exit_code
     except BrokenPipeError:
         raise

@@ -308,4 +308,6 @@ def _explain(error: OSError | http.client.HTTPException) -> str:
         case http.client.HTTPException():
             return f"what answers does not speak HTTP ({type(error).__name__})"
         case _:
-            return f"no connection ({clean(error.strerror or type(error).__name__, 200)})"
+            # A proxy's refusal has no number, only words.
+            reason = error.strerror or str(error) or type(error).__name__
+            return f"no connection ({clean(reason, 200)})"

@@ -94,7 +94,8 @@ def test_exit_codes(cli: Cli, broker: FakeBroker, log_in):
         broker.replies["/v1/me"] = Reply.problem(status, code, "Because.", retry_after=7)
         done = cli.inside("whoami")
         assert (done.code, done.out) == (expected, "")
-        assert done.err == f"broker: {code}: Because. (request req-1)\n"
+        assert done.err.splitlines()[0] == f"broker: {code}: Because. (request req-1)"
+        assert ("broker mfa verify" in done.err) == (expected == 5)
     assert cli.inside("whoami", "--nonsense").code == 2
     cli.environment["BROKER_SERVER"] = "https://broker.invalid"
     assert cli.inside("login").code == 4
@@ -116,6 +117,25 @@ def test_a_home_that_can_not_be_written_is_one_line(cli: Cli, tmp_path: Path):
     done = cli("login")
     assert done.code == 1
     assert done.err.splitlines()[-1].startswith("broker: ")
+
+
+@pytest.mark.parametrize("words", [["roles"], ["creds", "data-reader"], ["--help"]])
+def test_a_full_disk_and_closed_streams_are_no_tracebacks(
+    cli: Cli, logged_in: Tokens, words: list[str]
+):
+    with Path("/dev/full").open("wb") as full:
+        process = cli.start(*words, stdout=full)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    (line,) = err.decode().splitlines()
+    assert line.startswith("broker: ")
+    assert line.endswith("No space left on device")
+    script = 'exec "$@" >&- 2>&-'
+    closed = subprocess.run(
+        ["sh", "-c", script, "sh", *cli.argv(*words)],
+        env=cli.environment, capture_output=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (closed.returncode, closed.stdout, closed.stderr) == (0, b"", b"")
 
 
 def test_output_that_the_terminal_can_not_show_is_escaped(
@@ -260,6 +280,24 @@ def test_the_base_install_alone_verifies_a_log_and_lints_through_the_broker(tmp_
     )  # fmt: skip
     assert linted.returncode == 3
     assert b"broker login" in linted.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["access", "lint", "access.yaml", "--config", "broker.toml"], ["migrate"]]
+)
+def test_the_client_s_variables_are_no_settings_of_the_server(
+    cli: Cli, tmp_path: Path, words: list[str]
+):
+    """Somebody who uses a broker all day, and exported its address, starts one too."""
+    (tmp_path / "access.yaml").write_text("version: 1\n")
+    (tmp_path / "broker.toml").write_text("")
+    environment = cli.environment | {"BROKER_KEYRING": "off", "PYTHONPATH": str(ROOT)}
+    del environment["PYTHONWARNINGS"]
+    done = subprocess.run(
+        cli.argv(*words),
+        env=environment, cwd=tmp_path, capture_output=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_console_script_is_this_entry():

@@ -328,6 +328,14 @@ def test_through_a_proxy_with_a_company_s_own_authority(
     proxy.listener.close()
 
 
+def test_a_proxy_that_refuses_is_named(cli: Cli):
+    with raw_server(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n") as proxy:
+        cli.environment["HTTPS_PROXY"] = proxy
+        done = cli("login", "--no-browser", "--server", "https://broker.example.com")
+    assert done.code == 4
+    assert "407" in done.err
+
+
 def test_the_loopback_interface_is_never_behind_a_proxy(
     cli: Cli, broker: FakeBroker, logged_in: Tokens
 ):

@@ -90,7 +90,10 @@ def export(arguments: argparse.Namespace) -> int:
     if hashlib.sha256(text.encode("utf-8")).hexdigest() != value.get("sha256"):
         raise answers.not_a_broker("the policy's hash is not that of its text")
     if arguments.file is not None:
-        paths.write_private(str(Path(arguments.file).absolute()), text.encode("utf-8"))
+        target = Path(arguments.file).absolute()
+        if not target.parent.is_dir():
+            raise WrongUsage(f"{arguments.file}: there is no directory {target.parent}")
+        paths.write_private(str(target), text.encode("utf-8"))
         note(f"Version {clean(value.get('version'), 20)} is in {arguments.file}.")
     elif sys.stdout.isatty():
         print(clean_lines(text), end="" if text.endswith("\n") else "\n")

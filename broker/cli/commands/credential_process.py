@@ -13,7 +13,6 @@ import zlib
 
 from broker.cli import cached, credentials, formats, lock, paths, server
 from broker.cli.command import Command, add_wanted, wanted
-from broker.cli.failure import SecondFactorNeeded
 from broker.cli.session import Session
 
 # Lock files stay, so their number is bounded; two keys that share one only wait for each other.
@@ -37,11 +36,7 @@ def credential_process(arguments: argparse.Namespace) -> int:
 
 def _fresh(session: Session, asked: cached.Wanted, login_id: str) -> bytes:
     asked_at = time.time()
-    try:
-        issued = credentials.issue(session, asked, client="credential-process")
-    except SecondFactorNeeded as needed:
-        needed.args = (f"{needed} Run `broker mfa verify` in a terminal, or `broker login`.",)
-        raise
+    issued = credentials.issue(session, asked, client="credential-process")
     answer = f"{formats.as_json(issued)}\n".encode("ascii")
     expires_at = issued.expires_at.timestamp()
     if issued.granted_seconds is not None:

@@ -56,7 +56,7 @@ def execute(arguments: argparse.Namespace) -> int:
     sys.stdout.flush()
     if os.name != "posix":
         # On Windows exec returns to the shell at once, before the command has ended.
-        return os.spawnvpe(os.P_WAIT, program, arguments.command, environment)  # noqa: S606
+        return os.spawnvpe(os.P_WAIT, program, arguments.command, environment)  # noqa: S606 - theirs
     try:
         os.execvpe(program, arguments.command, environment)  # noqa: S606 - their command
     except FileNotFoundError:
