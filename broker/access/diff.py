@@ -15,6 +15,7 @@ from broker.access.policy import (
     AccessPolicy,
     Account,
     Conditions,
+    DelegatedAdmin,
     Entitlement,
     Organization,
     Parameter,
@@ -29,9 +30,9 @@ Thing = TypeVar("Thing")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """`kind` is right, role, admin, auditor, account or organization; `name` the role, subject or
-    account; `before` and `after` its terms or value, None where it is not there. `subject` and
-    `field` say more of a right and of a part of something.
+    """`kind` is right, role, admin, delegated_admin, auditor, account or organization; `name` the
+    role, subject or account; `before` and `after` its terms or value, None where it is not there.
+    `subject` and `field` say more of a right and of a part of something.
     """
 
     kind: str
@@ -65,7 +66,8 @@ class Change:
             verb = {"+": "gains", "-": "loses", "~": "keeps"}[self.sign]
             what = f"{self.subject} {verb} role {self.name}"
         else:
-            what = " ".join(part for part in (self.kind, self.name, self.field) if part)
+            kind = self.kind.replace("_", " ")
+            what = " ".join(part for part in (kind, self.name, self.field) if part)
         values = [value for value in (self.before, self.after) if value]
         return f"{self.sign} {what}" + (f": {' -> '.join(values)}" if values else "")
 
@@ -75,6 +77,7 @@ def diff_policies(before: AccessPolicy, after: AccessPolicy) -> tuple[Change, ..
     return (
         *_rights(before, after),
         *_names("admin", _written(before.admins), _written(after.admins)),
+        *_delegations(before, after),
         *_names("auditor", _written(before.auditors), _written(after.auditors)),
         *_things("role", before.roles, after.roles, _role_fields),
         *_things("account", before.accounts, after.accounts, _account_fields),
@@ -118,6 +121,13 @@ def _term(entitlement: Entitlement) -> str:
     parts = [entitlement.mode.value]
     if entitlement.max_duration is not None:
         parts.append(f"at most {entitlement.max_duration} s")
+    if entitlement.max_grant is not None:
+        parts.append(f"grants of at most {entitlement.max_grant} s")
+    if entitlement.approval is not None:
+        approval = entitlement.approval
+        parts.append(f"approved by {approval.quorum} of {written(approval.approvers)}")
+    if entitlement.break_glass:
+        parts.append("or by breaking glass")
     return ", ".join([*parts, *_conditions(entitlement.require)])
 
 
@@ -137,6 +147,23 @@ def _names(kind: str, before: frozenset[str], after: frozenset[str]) -> Iterator
         yield Change(kind, name, None, "")
     for name in sorted(before - after):
         yield Change(kind, name, "", None)
+
+
+def _delegations(before: AccessPolicy, after: AccessPolicy) -> Iterator[Change]:
+    old = {written(one.to): _limits(one) for one in before.delegated}
+    new = {written(one.to): _limits(one) for one in after.delegated}
+    for name in sorted({*old, *new}):
+        if old.get(name) != new.get(name):
+            yield Change("delegated_admin", name, old.get(name), new.get(name))
+
+
+def _limits(delegated: DelegatedAdmin) -> str:
+    parts = []
+    if delegated.accounts:
+        parts.append(f"accounts {', '.join(sorted(delegated.accounts))}")
+    if delegated.roles:
+        parts.append(f"roles {', '.join(sorted(delegated.roles))}")
+    return "; ".join(parts)
 
 
 def _written(subjects: tuple[Subject, ...]) -> frozenset[str]:
@@ -174,11 +201,12 @@ def _summary(fields: dict[str, str]) -> str:
 
 
 _PLAIN = ("", "false", "[]", "{}", "none")
+_GENERATED = "{generate: true}"
 
 
 def _shown(field: str, value: str) -> str:
     if field == "external_id":
-        return "none" if value == "none" else "(not shown)"
+        return value if value in ("none", _GENERATED) else "(not shown)"
     return value
 
 
@@ -189,7 +217,7 @@ def _role_fields(role: Role) -> dict[str, str]:
         "account": role.account.id,
         "role_arn": role.role_arn,
         "via": compact(role.via),
-        "external_id": "none" if role.external_id is None else role.external_id,
+        "external_id": _external_id(role),
         "role_maximum": f"{role.role_maximum} s",
         "default_duration": f"{role.default_duration} s",
         "max_grant": f"{role.max_grant} s",
@@ -202,6 +230,13 @@ def _role_fields(role: Role) -> dict[str, str]:
         "may_chain": compact(role.may_chain),
         "revocable": compact(role.revocable),
     }
+
+
+def _external_id(role: Role) -> str:
+    """To compare by. A generated one is the same before and after it was made."""
+    if role.generates_external_id:
+        return _GENERATED
+    return "none" if role.external_id is None else role.external_id
 
 
 def _parameter(parameter: Parameter) -> dict[str, object]:

@@ -24,6 +24,7 @@ from broker.access.document import (
 )
 from broker.access.finding import PolicyRefused, nearest
 from broker.access.grammar import statement_faults
+from broker.access.parse_admins import read_admins
 from broker.access.parse_entitlement import EntitlementReader
 from broker.access.parse_role import read_role
 from broker.access.policy import (
@@ -103,16 +104,24 @@ class _PolicyReader:
         organization = self._organization(top.get("organization"), accounts, known)
         roles = self._roles(top.get("roles"), accounts, known)
         self._forbidden_accounts(top.get("roles"), roles, organization)
+        admins, delegated = read_admins(
+            self._findings,
+            self._people,
+            top.get("admins"),
+            accounts=known,
+            roles=tuple(entries(Findings(), top.get("roles"), "")),
+        )
         return AccessPolicy(
             number=number,
             accounts=accounts,
-            admins=self._people.subjects(top.get("admins"), "admins"),
+            admins=admins,
             auditors=self._people.subjects(top.get("auditors"), "auditors"),
             roles=roles,
             entitlements=self._people.entitlements(
                 top.get("entitlements"), roles, top.get("roles")
             ),
             organization=organization,
+            delegated=delegated,
         )
 
     def _version(self, top: Section) -> None:

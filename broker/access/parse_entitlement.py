@@ -12,7 +12,9 @@ from broker.access.hours import EXAMPLE as HOURS_EXAMPLE
 from broker.access.hours import Hours, HoursError
 from broker.access.policy import (
     MAX_DURATION,
+    MAX_QUORUM,
     MIN_DURATION,
+    Approval,
     Conditions,
     Entitlement,
     Group,
@@ -20,13 +22,16 @@ from broker.access.policy import (
     Role,
     Subject,
     User,
+    WorkloadRef,
 )
-from broker.access.reading import NOT_YET, Section, duration, entries, flag, listed, text, texts
+from broker.access.reading import Section, duration, entries, flag, listed, text, texts
 from broker.identity.people import email_key
 
 _PRINCIPAL_ID = re.compile(r"[pw]-[a-z2-7]{16}", re.ASCII)
 _EMAIL = re.compile(r"[!-.0-?A-~]{1,64}@[A-Za-z0-9.-]{1,190}", re.ASCII)
 _MAX_GROUP = 256
+MAX_GRANT_MOST = 366 * 86400
+_ON_REQUEST_KEYS = ("max_grant", "approval", "break_glass")
 
 
 class EntitlementReader:
@@ -39,7 +44,7 @@ class EntitlementReader:
     def subjects(self, node: Node | None, what: str) -> tuple[Subject, ...]:
         subjects: list[Subject] = []
         for child in listed(self._findings, node, what, f"{what}: [{{group: corp/platform}}]"):
-            subject = self._subject(child)
+            subject = self.subject(child)
             if subject is None:
                 continue
             if subject in subjects:
@@ -47,10 +52,11 @@ class EntitlementReader:
             subjects.append(subject)
         return tuple(subjects)
 
-    def _subject(self, node: Node) -> Subject | None:
+    def subject(self, node: Node, *, also: tuple[str, ...] = ()) -> Subject | None:
+        """`also` are keys that may stand beside the subject's own."""
         f = self._findings
         example = '{group: corp/sre} or {user: "corp/grace@example.com"}'
-        section = Section(f, node, ("group", "user"), example, ("workload",))
+        section = Section(f, node, ("group", "user", *also), example, ("workload",))
         group, user = section.get("group"), section.get("user")
         if section.get("workload") is not None:
             return None
@@ -129,7 +135,7 @@ class EntitlementReader:
             if entitlement is None:
                 continue
             same = (entitlement.role, entitlement.to, entitlement.mode)
-            terms = (*same, entitlement.max_duration, entitlement.require)
+            terms = (*same, entitlement.max_duration, entitlement.require, entitlement.approval)
             if first := seen.get(terms):
                 self._findings.at(
                     child, f"the same entitlement stands in line {first}", "keep one of them"
@@ -145,9 +151,8 @@ class EntitlementReader:
         section = Section(
             f,
             node,
-            ("role", "to", "mode", "max_duration", "require"),
+            ("role", "to", "mode", "max_duration", "require", *_ON_REQUEST_KEYS),
             "{role: data-reader, to: {group: analysts}, mode: standing}",
-            ("max_grant", "approval", "break_glass"),
         )
         role_node = section.need("role", "role: data-reader")
         role = text(f, role_node, "role", "role: data-reader")
@@ -155,13 +160,53 @@ class EntitlementReader:
             instead = nearest(role, names) if names else "add it under roles"
             f.at(role_node, f"there is no role {role[:80]!r}", instead)
         to = section.need("to", "to: {group: analysts}")
-        subject = None if to is None else self._subject(to)
-        self._mode(section)
+        subject = None if to is None else self.subject(to)
+        mode = self._mode(section)
         longest = self._longest(section.get("max_duration"), roles.get(role or ""))
         require = self._conditions(section.get("require"))
+        max_grant = duration(
+            f, section.get("max_grant"), "max_grant", MIN_DURATION, MAX_GRANT_MOST, "8h"
+        )
+        approval = self._approval(section.get("approval"))
+        break_glass = flag(f, section.get("break_glass"), "break_glass")
         if role is None or subject is None:
             return None
-        return Entitlement(role, subject, Mode.STANDING, longest, require, node.place.line)
+        return Entitlement(
+            role=role,
+            to=subject,
+            mode=mode,
+            max_duration=longest,
+            require=require,
+            line=node.place.line,
+            max_grant=max_grant,
+            approval=approval,
+            break_glass=break_glass,
+        )
+
+    def _approval(self, node: Node | None) -> Approval | None:
+        if node is None:
+            return None
+        f = self._findings
+        example = "approval: {from: {group: sre-leads}, quorum: 1}"
+        section = Section(f, node, ("from", "quorum"), example)
+        whom = section.need("from", example)
+        approvers = None if whom is None else self.subject(whom)
+        quorum = self._quorum(section.get("quorum"))
+        if isinstance(approvers, WorkloadRef) and whom is not None:
+            f.at(whom, "a workload can't review a request", "name a group or a user")
+            return None
+        if isinstance(approvers, User) and quorum > 1 and whom is not None:
+            f.at(whom, f"one user is no quorum of {quorum}", "name a group, or lower the quorum")
+        return None if approvers is None else Approval(approvers, quorum)
+
+    def _quorum(self, node: Node | None) -> int:
+        if node is None or (isinstance(node, Scalar) and not node.sound):
+            return 1
+        value = node.value if isinstance(node, Scalar) else None
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_QUORUM:
+            self._findings.at(node, f"quorum is 1 to {MAX_QUORUM}", "write quorum: 1")
+            return 1
+        return value
 
     def _longest(self, node: Node | None, role: Role | None) -> int | None:
         longest = duration(self._findings, node, "max_duration", MIN_DURATION, MAX_DURATION, "1h")
@@ -174,15 +219,21 @@ class EntitlementReader:
         )
         return None
 
-    def _mode(self, section: Section) -> None:
+    def _mode(self, section: Section) -> Mode:
+        """What is said of requests stands in an entitlement on request alone."""
         node = section.need("mode", "mode: standing")
         mode = text(self._findings, node, "mode", "mode: standing")
-        if node is None or mode is None or mode == Mode.STANDING:
-            return
         if mode == Mode.ON_REQUEST:
-            self._findings.at(node, f"mode: on_request {NOT_YET}", "leave the entitlement out")
-        else:
-            self._findings.at(node, f"{mode[:80]!r} is no mode", "write mode: standing")
+            return Mode.ON_REQUEST
+        if node is not None and mode is not None and mode != Mode.STANDING:
+            instead = "write mode: standing, or mode: on_request"
+            self._findings.at(node, f"{mode[:80]!r} is no mode", instead)
+        if mode == Mode.STANDING:
+            for key in _ON_REQUEST_KEYS:
+                if (child := section.get(key)) is not None:
+                    message = f"a standing entitlement has no {key}: nobody is asked"
+                    self._findings.at(child, message, "write mode: on_request, or leave it out")
+        return Mode.STANDING
 
     def _conditions(self, node: Node | None) -> Conditions:
         if node is None:

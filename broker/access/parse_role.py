@@ -10,19 +10,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from broker.access.document import Findings, MapNode, Node, locate, plain, sound
+from broker.access.document import Findings, MapNode, Node, Scalar, locate, plain, sound
 from broker.access.finding import Fault, Path, nearest
 from broker.access.grammar import policy_faults
 from broker.access.parse_parameter import read_parameters
 from broker.access.policy import (
     MAX_DURATION,
+    MAX_HOPS,
     MIN_DURATION,
     ROLE_NAME,
     Account,
     Parameter,
     Role,
 )
-from broker.access.reading import NOT_YET, Section, duration, entries, flag, text, texts
+from broker.access.reading import Section, duration, entries, flag, text, texts
 from broker.access.tags import MAX_KEY, MAX_TAGS, MAX_VALUE, RESERVED, is_tag_text
 from broker.access.template import (
     PolicyTemplate,
@@ -54,6 +55,7 @@ _KEYS = (
     "description",
     "account",
     "role_arn",
+    "via",
     "external_id",
     "role_maximum",
     "default_duration",
@@ -104,7 +106,7 @@ class _RoleReader:
         self._name = name
         self._accounts = accounts
         self._known_accounts = known
-        self._section = Section(findings, node, _KEYS, _EXAMPLE, ("via",))
+        self._section = Section(findings, node, _KEYS, _EXAMPLE)
         self._used: list[tuple[Node, Path, str]] = []
         self._policy_refused = False
 
@@ -125,7 +127,8 @@ class _RoleReader:
         self._check_scope(unscoped)
         self._check_names(parameters)
         description = text(f, get("description"), "description", "description: Read one dataset")
-        external_id = self._external_id()
+        via = self._via(account, arn)
+        generates, external_id = self._external_id()
         max_grant = duration(f, get("max_grant"), "max_grant", 0, _MAX_GRANT_MOST, "24h")
         transitive = self._transitive()
         may_chain = flag(f, get("may_chain"), "may_chain")
@@ -137,7 +140,7 @@ class _RoleReader:
             description=description or "",
             account=account,
             role_arn=arn,
-            via=(),
+            via=via,
             external_id=external_id,
             role_maximum=role_maximum,
             default_duration=default or min(DEFAULT_DURATION, role_maximum),
@@ -150,6 +153,7 @@ class _RoleReader:
             unscoped=unscoped,
             may_chain=may_chain,
             revocable=revocable,
+            generates_external_id=generates,
         )
 
     def _role_maximum(self) -> int:
@@ -182,6 +186,30 @@ class _RoleReader:
         arn = text(self._findings, node, "role_arn", example)
         if node is None or arn is None:
             return None
+        match = self._matched_role(node, arn, example)
+        if match is None:
+            return None
+        self._agrees(node, match, account)
+        return arn
+
+    def _via(self, account: Account | None, target: str | None) -> tuple[str, ...]:
+        """Hops may be in any account of the role's partition."""
+        node = self._section.get("via")
+        example = "[arn:aws:iam::999988887777:role/Hub]"
+        hops: list[str] = []
+        for child, arn in texts(self._findings, node, "via", example):
+            match = self._matched_role(child, arn, f"via: {example}")
+            if match is None:
+                continue
+            if arn == target:
+                self._findings.at(child, "this is the role itself", "leave it out of via")
+            self._agrees(child, match, account, any_account=True)
+            hops.append(arn)
+        if node is not None and len(hops) > MAX_HOPS:
+            self._findings.at(node, f"there are {len(hops)} hops", f"write {MAX_HOPS} at most")
+        return tuple(hops)
+
+    def _matched_role(self, node: Node, arn: str, example: str) -> re.Match[str] | None:
         if _ROOT_ARN.fullmatch(arn):
             self._findings.at(
                 node, "this is the account's root user, not a role", f"write {example}"
@@ -190,14 +218,19 @@ class _RoleReader:
         match = _ROLE_ARN.fullmatch(arn)
         if match is None:
             self._findings.at(node, f"{arn[:80]!r} is no ARN of an IAM role", f"write {example}")
-            return None
-        self._agrees(node, match, account)
-        return arn
+        return match
 
-    def _agrees(self, node: Node, match: re.Match[str], account: Account | None) -> None:
+    def _agrees(
+        self,
+        node: Node,
+        match: re.Match[str],
+        account: Account | None,
+        *,
+        any_account: bool = False,
+    ) -> None:
         if account is None:
             return
-        if match["account"] not in (account.id, "aws"):
+        if not any_account and match["account"] not in (account.id, "aws"):
             self._findings.at(
                 node,
                 f"the ARN is in account {match['account']}, but {account.name} is {account.id}",
@@ -211,15 +244,17 @@ class _RoleReader:
                 f"write arn:{account.partition}:iam::...",
             )
 
-    def _external_id(self) -> str | None:
+    def _external_id(self) -> tuple[bool, str | None]:
+        """Whether one is to be generated, and the one that is written."""
         node = self._section.get("external_id")
         if isinstance(node, MapNode):
-            self._findings.at(
-                node,
-                f"a generated external_id {NOT_YET}",
-                "write the id that the role's trust policy asks for",
-            )
-            return None
+            example = "external_id: {generate: true}, or the id itself"
+            section = Section(self._findings, node, ("generate",), example)
+            wanted = section.need("generate", example)
+            generates = flag(self._findings, wanted, "generate")
+            if isinstance(wanted, Scalar) and wanted.value is False:
+                self._findings.at(wanted, "generate: false says nothing", f"write {example}")
+            return generates, None
         value = text(self._findings, node, "external_id", "external_id: some-long-random-text")
         # The id is half a secret: it is not repeated in a finding.
         if node is not None and value is not None and not _EXTERNAL_ID.fullmatch(value):
@@ -228,7 +263,7 @@ class _RoleReader:
                 "this is no external id",
                 "write 2 to 1224 letters, digits and _ + = , . @ : / -",
             )
-        return value
+        return False, value
 
     def _session_policy(self) -> PolicyTemplate | None:
         node = self._section.get("session_policy")

@@ -18,6 +18,8 @@ from broker.access.template import PolicyTemplate, TextTemplate
 
 MIN_DURATION = 900
 MAX_DURATION = 43200
+MAX_HOPS = 3
+MAX_QUORUM = 5
 ROLE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 PARAMETER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}", re.ASCII)
 
@@ -43,6 +45,10 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Role:
+    """`via` are the role ARNs to pass through before `role_arn`, at most MAX_HOPS. A role that
+    `generates_external_id` has none in its file: the store makes one for its ARN, once.
+    """
+
     name: str
     description: str
     account: Account
@@ -60,6 +66,7 @@ class Role:
     unscoped: bool
     may_chain: bool
     revocable: bool
+    generates_external_id: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +109,20 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True)
+class Approval:
+    """Who decides on a request, and how many of them must say yes."""
+
+    approvers: Subject
+    quorum: int
+
+
+@dataclass(frozen=True, slots=True)
 class Entitlement:
-    """The right of a subject to a role. `line` is where it stands in the file."""
+    """The right of a subject to a role. `line` is where it stands in the file.
+
+    Only one that is on request has the last three: the longest grant in seconds, who decides
+    (None: admins), and whether an emergency goes without.
+    """
 
     role: str
     to: Subject
@@ -111,6 +130,18 @@ class Entitlement:
     max_duration: int | None
     require: Conditions
     line: int
+    max_grant: int | None = None
+    approval: Approval | None = None
+    break_glass: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DelegatedAdmin:
+    """May give grants of these roles, by name or by their account's name in the file, to others."""
+
+    to: Subject
+    accounts: frozenset[str]
+    roles: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +153,9 @@ class Organization:
 
 @dataclass(frozen=True, slots=True)
 class AccessPolicy:
-    """One version of the whole file. `number` is the stored version, 0 before it is stored."""
+    """One version of the whole file. `number` is the stored version, 0 before it is stored.
+    `admins` administer without limits; the `delegated` ones within theirs.
+    """
 
     number: int
     accounts: Mapping[str, Account]
@@ -131,6 +164,7 @@ class AccessPolicy:
     roles: Mapping[str, Role]
     entitlements: tuple[Entitlement, ...]
     organization: Organization
+    delegated: tuple[DelegatedAdmin, ...] = ()
 
 
 EMPTY = AccessPolicy(0, {}, (), (), {}, (), Organization())

@@ -1,4 +1,9 @@
-"""Whom a subject of the access policy means, and who administers and audits."""
+"""Whom a subject of the access policy means, and who administers and audits.
+
+`is_admin` means without limits: whoever may apply a policy. A delegated admin
+applies nothing, and gives grants within the accounts and roles of its entry.
+That nobody gives anything to themselves is for the caller to refuse.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +31,32 @@ def is_admin(policy: AccessPolicy, principal: Principal, pinned: bool) -> bool:
     if principal.suspended_at is not None:
         return False
     return pinned or any(means(subject, principal) for subject in policy.admins)
+
+
+def may_administer(
+    policy: AccessPolicy, principal: Principal, role_name: str, *, pinned: bool = False
+) -> bool:
+    """Whether this principal may give others grants of the role: as an admin, or as a delegated
+    admin of the role or its account.
+    """
+    if is_admin(policy, principal, pinned):
+        return True
+    role = policy.roles.get(role_name)
+    if role is None or principal.suspended_at is not None:
+        return False
+    return any(
+        (role_name in one.roles or role.account.name in one.accounts) and means(one.to, principal)
+        for one in policy.delegated
+    )
+
+
+def administered_roles(
+    policy: AccessPolicy, principal: Principal, *, pinned: bool = False
+) -> frozenset[str]:
+    """The names of the roles that `may_administer` says yes to."""
+    return frozenset(
+        name for name in policy.roles if may_administer(policy, principal, name, pinned=pinned)
+    )
 
 
 def is_auditor(policy: AccessPolicy, principal: Principal) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -45,6 +46,34 @@ TERMS = f"{STANDING}, in Mon-Fri 08:00-20:00 Europe/Berlin, with a reason"
             "admins: [{group: corp/platform}]",
             "admins: [{group: corp/root}]",
             ("+ admin group corp/root", "- admin group corp/platform"),
+        ),
+        (
+            "[{group: corp/platform}]",
+            "[{group: corp/platform}, {group: leads, accounts: [test, prod], roles: [admin]}]",
+            ("+ delegated admin group corp/leads: accounts prod, test; roles admin",),
+        ),
+        (
+            "sre}, mode: standing}",
+            (
+                "sre}, mode: on_request, max_grant: 8h, approval: {from: {group: leads}, quorum: 2}, "
+                "break_glass: true}"
+            ),
+            (
+                (
+                    "~ group corp/sre keeps role admin: standing -> on_request, grants of at most "
+                    "28800 s, approved by 2 of group corp/leads, or by breaking glass"
+                ),
+            ),
+        ),
+        (
+            '"e-4711"',
+            "{generate: true}",
+            ("~ role data-reader external_id: (not shown) -> {generate: true}",),
+        ),
+        (
+            "    external_id",
+            "    via: [arn:aws:iam::999988887777:role/Hub]\n    external_id",
+            ('~ role data-reader via: [] -> ["arn:aws:iam::999988887777:role/Hub"]',),
         ),
         ('{user: "Grace@example.com"}', "", ("- auditor user corp/grace@example.com",)),
         ("45m", "1h", ("~ role data-reader default_duration: 2700 s -> 3600 s",)),
@@ -121,3 +150,13 @@ def test_its_json_is_what_a_record_admits():
     assert {change["change"] for change in changes} == {"added", "changed"}
     for change in changes:
         assert all(key.isascii() and isinstance(value, str) for key, value in change.items())
+
+
+def test_a_generated_external_id_is_no_difference_once_it_is_made():
+    text = FILE.replace('"e-4711"', "{generate: true}")
+    made = policy(text)
+    role = replace(made.roles["data-reader"], external_id="canary-generated")
+    in_force = replace(made, roles={**made.roles, "data-reader": role})
+    assert diff_policies(in_force, policy(text)) == ()
+    told = diff_lines(diff_policies(in_force, policy()))
+    assert "canary" not in str(told)

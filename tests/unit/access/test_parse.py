@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from broker.access.document import MAX_FINDINGS
 from broker.access.finding import PolicyRefused
 from broker.access.parse import parse_policy
-from broker.access.policy import EMPTY, AccessPolicy, Group, Mode, User
+from broker.access.policy import (
+    EMPTY,
+    AccessPolicy,
+    Approval,
+    DelegatedAdmin,
+    Group,
+    Mode,
+    User,
+)
 from tests.unit.access.examples import FILE, PROVIDERS, policy
 from tests.unit.access.refusals import REFUSED
 
@@ -73,6 +81,50 @@ def test_a_whole_file():
     assert parsed.organization.maximum_duration == 8 * 3600
     assert parsed.organization.allowed_accounts == frozenset({"111122223333", "444455556666"})
     assert parsed.organization.deny == ({"Effect": "Deny", "Action": "iam:*", "Resource": "*"},)
+
+
+def test_hops_and_a_generated_external_id():
+    hops = "arn:aws:iam::999988887777:role/Hub, arn:aws:iam::111122223333:role/Second"
+    text = FILE.replace(
+        'external_id: "e-4711"', f"external_id: {{generate: true}}\n    via: [{hops}]"
+    )
+    role = policy(text).roles["data-reader"]
+    assert role.via == tuple(hops.split(", "))
+    assert (role.generates_external_id, role.external_id) == (True, None)
+    assert not policy().roles["data-reader"].generates_external_id
+
+
+def test_an_entitlement_on_request():
+    text = FILE.replace(
+        "{role: admin, to: {group: sre}, mode: standing}",
+        "{role: admin, to: {group: sre}, mode: on_request, max_grant: 8h, "
+        "approval: {from: {group: sre-leads}, quorum: 2}, break_glass: true}",
+    )
+    entitlement = policy(text).entitlements[1]
+    assert entitlement.mode is Mode.ON_REQUEST
+    assert entitlement.approval == Approval(Group("corp/sre-leads"), 2)
+    assert (entitlement.max_grant, entitlement.break_glass) == (8 * 3600, True)
+    least = FILE.replace("sre}, mode: standing", "sre}, mode: on_request")
+    entitlement = policy(least).entitlements[1]
+    assert (entitlement.approval, entitlement.max_grant, entitlement.break_glass) == (
+        None,
+        None,
+        False,
+    )
+
+
+def test_delegated_admins_stand_beside_those_without_limits():
+    text = FILE.replace(
+        "[{group: corp/platform}]",
+        "[{group: corp/platform}, {group: a-leads, accounts: [test]}, "
+        "{user: ada@example.com, roles: [data-reader]}]",
+    )
+    parsed = policy(text)
+    assert parsed.admins == (Group("corp/platform"),)
+    assert parsed.delegated == (
+        DelegatedAdmin(Group("corp/a-leads"), frozenset({"test"}), frozenset()),
+        DelegatedAdmin(User("corp/ada@example.com"), frozenset(), frozenset({"data-reader"})),
+    )
 
 
 def test_an_external_id_is_in_no_repr():

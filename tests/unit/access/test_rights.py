@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 from broker.access.policy import EMPTY, Group, User, WorkloadRef
-from broker.access.rights import is_admin, is_auditor, written
-from tests.unit.access.examples import NOW, person, policy
+from broker.access.rights import administered_roles, is_admin, is_auditor, may_administer, written
+from tests.unit.access.examples import FILE, NOW, person, policy
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,41 @@ def test_a_suspended_person_is_neither():
 def test_without_a_policy_only_the_pinned_one_administers():
     assert is_admin(EMPTY, person(), True)
     assert not is_admin(EMPTY, person(), False)
+
+
+DELEGATED = policy(
+    FILE.replace(
+        "[{group: corp/platform}]",
+        "[{group: corp/platform}, {group: corp/analysts, accounts: [test]}, "
+        "{user: p-aaaabbbbccccdddd, roles: [data-reader]}]",
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "pinned", "roles"),
+    [
+        ({"id": "p-eeeeffffgggghhhh"}, False, {"admin"}),
+        ({"groups": frozenset()}, False, {"data-reader"}),
+        ({}, False, {"admin", "data-reader"}),
+        ({"groups": frozenset({"corp/platform"})}, False, {"admin", "data-reader"}),
+        ({"id": "p-eeeeffffgggghhhh", "groups": frozenset()}, True, {"admin", "data-reader"}),
+        ({"id": "p-eeeeffffgggghhhh", "groups": frozenset({"analysts"})}, False, set()),
+        ({"suspended_at": NOW}, False, set()),
+        ({"suspended_at": NOW}, True, set()),
+    ],
+)
+def test_a_delegated_admin_administers_the_roles_of_its_entry(changes, pinned, roles):
+    someone = person(**changes)
+    assert administered_roles(DELEGATED, someone, pinned=pinned) == roles
+    assert not may_administer(DELEGATED, someone, "no-such-role", pinned=False) or is_admin(
+        DELEGATED, someone, False
+    )
+
+
+def test_a_delegated_admin_is_no_admin():
+    assert not is_admin(DELEGATED, person(), False)
+    assert not is_auditor(DELEGATED, person())
 
 
 def test_a_workload_entry_means_nobody_yet():
