@@ -8,6 +8,7 @@ access policy and the login alone.
 
 from __future__ import annotations
 
+import base64
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,12 +27,12 @@ MAX_RESTRICT_STATEMENTS = 10
 MAX_RESTRICT_CHARACTERS = 2048
 
 _FIELDS = ("role", "duration", "reason", "parameters", "restrict", "client")
-_BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 
 
 def new_issuance_id() -> str:
     """`iss-` and 26 base32 characters: 130 random bits, since session names are made of it."""
-    return "iss-" + "".join(secrets.choice(_BASE32) for _ in range(26))
+    # One call for random bytes, not one a character: this is on the hot path.
+    return "iss-" + base64.b32encode(secrets.token_bytes(17)).decode("ascii").lower()[:26]
 
 
 @dataclass(frozen=True, slots=True)
