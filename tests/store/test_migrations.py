@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -121,6 +122,15 @@ async def test_a_server_that_is_not_there_is_an_outage() -> None:
         await migrate("postgresql+asyncpg://u@127.0.0.1:1/d")
 
 
-def test_migrations_ship_in_the_wheel() -> None:
-    project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
-    assert '"migrations" = "broker/migrations"' in project
+async def test_migrations_are_found_beside_the_code_in_a_wheel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Path(__file__).parents[2]
+    assert '"migrations" = "broker/migrations"' in (project / "pyproject.toml").read_text()
+    shutil.copytree(project / "migrations", tmp_path / "broker" / "migrations")
+    monkeypatch.setattr("broker.__file__", str(tmp_path / "broker" / "__init__.py"))
+    url = f"sqlite+aiosqlite:///{tmp_path}/broker.db"
+    assert await migrate(url) == newest_revision()
+    shutil.rmtree(tmp_path / "broker")
+    with pytest.raises(StartupError, match="has no migrations"):
+        await migrate(url)

@@ -14,10 +14,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -235,12 +236,22 @@ def _take_pgbouncer(url: URL) -> tuple[URL, bool]:
 
 
 def _create_private(url: URL) -> None:
+    """Create the SQLite file where there is none, mode 0600 and in WAL mode from the start.
+
+    It appears in one step, finished: of two processes that switched a new file to WAL at
+    once, one would find it locked. SQLite gives -wal and -shm files the mode of this one.
+    """
     path = Path(url.database or "")
-    try:
-        # SQLite gives its -wal and -shm files the mode of this one.
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
+    if path.exists():
         return
+    try:
+        with tempfile.TemporaryDirectory(prefix=".broker-new-", dir=path.parent) as folder:
+            new = Path(folder) / "new.db"
+            os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+            with closing(sqlite3.connect(new)) as conn:
+                conn.execute("PRAGMA journal_mode=WAL")
+            with suppress(FileExistsError):
+                os.link(new, path)
     except OSError as error:
         raise StartupError(f"database.url: can't create {path}: {error.strerror}") from None
 
@@ -260,9 +271,14 @@ def _sqlite_engine(url: URL, patience: float, pool: Mapping[str, Any]) -> AsyncE
 
 def _prepare_sqlite(dbapi_connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
     cursor = dbapi_connection.cursor()
-    # FULL: a commit that was answered survives a power cut.
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
+    try:
+        # FULL: a commit that was answered survives a power cut.
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+    except Exception:
+        # The pool would leave it open, and with it any lock that it got.
+        dbapi_connection.close()
+        raise
     cursor.close()
 
 
