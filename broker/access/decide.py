@@ -130,7 +130,7 @@ def decide(
     """
     if who.principal.suspended_at is not None:
         return Denied(Suspended())
-    if who.mfa_time is None:
+    if who.lacks_second_factor:
         return Denied(MfaRequired())
     entries = tuple(_entries(policy, who, role_name, grants))
     role = policy.roles.get(role_name)
@@ -162,7 +162,7 @@ def offers(
     """The roles that `who` can have, by name: those with a standing entitlement, whether or not
     its conditions hold right now, and those with a grant in force.
     """
-    if who.principal.suspended_at is not None or who.mfa_time is None:
+    if who.principal.suspended_at is not None or who.lacks_second_factor:
         return ()
     offered = (_offer(policy, role, who, grants, now) for role in policy.roles.values())
     return tuple(sorted((o for o in offered if o is not None), key=lambda offer: offer.name))

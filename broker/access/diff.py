@@ -24,6 +24,7 @@ from broker.access.policy import (
 )
 from broker.access.rights import written
 from broker.access.session_policy import compact
+from broker.identity.trust import Workload
 
 Thing = TypeVar("Thing")
 
@@ -81,6 +82,7 @@ def diff_policies(before: AccessPolicy, after: AccessPolicy) -> tuple[Change, ..
         *_names("auditor", _written(before.auditors), _written(after.auditors)),
         *_things("role", before.roles, after.roles, _role_fields),
         *_things("account", before.accounts, after.accounts, _account_fields),
+        *_things("workload", before.workloads, after.workloads, _workload_fields),
         *_fields(
             "organization",
             "",
@@ -246,6 +248,19 @@ def _parameter(parameter: Parameter) -> dict[str, object]:
         "default": parameter.default,
     }
     return {key: value for key, value in members.items() if value is not None}
+
+
+def _workload_fields(workload: Workload) -> dict[str, str]:
+    return {
+        "issuer": workload.issuer,
+        "audience": workload.audience,
+        "preset": "none" if workload.preset is None else workload.preset.name,
+        "claims": compact({name: str(one) for name, one in sorted(workload.claims.items())}),
+        "algorithms": compact(sorted(workload.algorithms)),
+        "max_job": f"{workload.max_job} s",
+        "reuse": compact(workload.reuse),
+        "observe": compact(workload.observe),
+    }
 
 
 def _account_fields(account: Account) -> dict[str, str]:

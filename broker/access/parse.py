@@ -27,6 +27,7 @@ from broker.access.grammar import statement_faults
 from broker.access.parse_admins import read_admins
 from broker.access.parse_entitlement import EntitlementReader
 from broker.access.parse_role import read_role
+from broker.access.parse_workload import read_workloads
 from broker.access.policy import (
     MAX_DURATION,
     MIN_DURATION,
@@ -61,7 +62,16 @@ _PARTITIONS = {
     "aws-iso-f": ("us-isof-south-1", ("us-isof-",)),
 }
 _OF_OTHERS = tuple(start for _, starts in _PARTITIONS.values() for start in starts)
-_TOP = ("version", "accounts", "admins", "auditors", "roles", "entitlements", "organization")
+_TOP = (
+    "version",
+    "accounts",
+    "admins",
+    "auditors",
+    "roles",
+    "workloads",
+    "entitlements",
+    "organization",
+)
 
 
 def parse_policy(text: str, *, providers: frozenset[str], number: int = 0) -> AccessPolicy:
@@ -92,11 +102,11 @@ def read_policy(
 class _PolicyReader:
     def __init__(self, findings: Findings, providers: frozenset[str]) -> None:
         self._findings = findings
-        self._people = EntitlementReader(findings, providers)
+        self._providers = providers
 
     def policy(self, root: Node, number: int) -> AccessPolicy:
         example = "version: 1, accounts: ..., roles: ..., entitlements: ..."
-        top = Section(self._findings, root, _TOP, example, ("workloads",))
+        top = Section(self._findings, root, _TOP, example)
         self._version(top)
         accounts = self._accounts(top.get("accounts"))
         # An account that was refused is no unknown account.
@@ -104,9 +114,17 @@ class _PolicyReader:
         organization = self._organization(top.get("organization"), accounts, known)
         roles = self._roles(top.get("roles"), accounts, known)
         self._forbidden_accounts(top.get("roles"), roles, organization)
+        workloads = read_workloads(self._findings, top.get("workloads"))
+        subjects = EntitlementReader(
+            self._findings,
+            self._providers,
+            workloads,
+            # A workload that was refused is no unknown workload.
+            tuple(entries(Findings(), top.get("workloads"), "")),
+        )
         admins, delegated = read_admins(
             self._findings,
-            self._people,
+            subjects,
             top.get("admins"),
             accounts=known,
             roles=tuple(entries(Findings(), top.get("roles"), "")),
@@ -115,13 +133,12 @@ class _PolicyReader:
             number=number,
             accounts=accounts,
             admins=admins,
-            auditors=self._people.subjects(top.get("auditors"), "auditors"),
+            auditors=subjects.subjects(top.get("auditors"), "auditors"),
             roles=roles,
-            entitlements=self._people.entitlements(
-                top.get("entitlements"), roles, top.get("roles")
-            ),
+            entitlements=subjects.entitlements(top.get("entitlements"), roles, top.get("roles")),
             organization=organization,
             delegated=delegated,
+            workloads=workloads,
         )
 
     def _version(self, top: Section) -> None:

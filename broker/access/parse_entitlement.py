@@ -26,6 +26,7 @@ from broker.access.policy import (
 )
 from broker.access.reading import Section, duration, entries, flag, listed, text, texts
 from broker.identity.people import email_key
+from broker.identity.trust import Workload
 
 _PRINCIPAL_ID = re.compile(r"[pw]-[a-z2-7]{16}", re.ASCII)
 _EMAIL = re.compile(r"[!-.0-?A-~]{1,64}@[A-Za-z0-9.-]{1,190}", re.ASCII)
@@ -35,11 +36,21 @@ _ON_REQUEST_KEYS = ("max_grant", "approval", "break_glass")
 
 
 class EntitlementReader:
-    """`providers` are the configured OpenID providers' names, which qualify groups and users."""
+    """`providers` are the configured OpenID providers' names, which qualify groups and users.
+    `workloads` are the file's, `workload_names` also those of them that were refused.
+    """
 
-    def __init__(self, findings: Findings, providers: frozenset[str]) -> None:
+    def __init__(
+        self,
+        findings: Findings,
+        providers: frozenset[str],
+        workloads: Mapping[str, Workload],
+        workload_names: tuple[str, ...],
+    ) -> None:
         self._findings = findings
         self._providers = providers
+        self._workloads = workloads
+        self._workload_names = workload_names
 
     def subjects(self, node: Node | None, what: str) -> tuple[Subject, ...]:
         subjects: list[Subject] = []
@@ -47,6 +58,8 @@ class EntitlementReader:
             subject = self.subject(child)
             if subject is None:
                 continue
+            if isinstance(subject, WorkloadRef):
+                self._findings.at(child, f"a workload can't be among {what}", "name a person")
             if subject in subjects:
                 self._findings.at(child, f"{subject.name} stands here twice", "keep one of them")
             subjects.append(subject)
@@ -55,17 +68,29 @@ class EntitlementReader:
     def subject(self, node: Node, *, also: tuple[str, ...] = ()) -> Subject | None:
         """`also` are keys that may stand beside the subject's own."""
         f = self._findings
-        example = '{group: corp/sre} or {user: "corp/grace@example.com"}'
-        section = Section(f, node, ("group", "user", *also), example, ("workload",))
-        group, user = section.get("group"), section.get("user")
-        if section.get("workload") is not None:
+        example = '{group: corp/sre}, {user: "corp/grace@example.com"} or {workload: deploy}'
+        section = Section(f, node, ("group", "user", "workload", *also), example)
+        given = [key for key in ("group", "user", "workload") if section.get(key) is not None]
+        if len(given) != 1:
+            f.at(node, "a subject is one group, one user or one workload", f"write {example}")
             return None
-        if (group is None) == (user is None):
-            f.at(node, "a subject is one group or one user", f"write {example}")
+        child = section.get(given[0])
+        if child is None:
             return None
-        if group is not None:
-            return self._group(group)
-        return None if user is None else self._user(user)
+        read = {"group": self._group, "user": self._user, "workload": self._workload}[given[0]]
+        return read(child)
+
+    def _workload(self, node: Node) -> WorkloadRef | None:
+        name = text(self._findings, node, "workload", "workload: deploy")
+        if name is None:
+            return None
+        if name not in self._workload_names:
+            known = self._workload_names
+            instead = nearest(name, known) if known else "add it under workloads"
+            self._findings.at(node, f"there is no workload {name[:80]!r}", instead)
+            return None
+        workload = self._workloads.get(name)
+        return None if workload is None else WorkloadRef(name, workload.issuer)
 
     def _group(self, node: Node) -> Group | None:
         name = text(self._findings, node, "group", "group: corp/sre")
@@ -169,6 +194,8 @@ class EntitlementReader:
         )
         approval = self._approval(section.get("approval"))
         break_glass = flag(f, section.get("break_glass"), "break_glass")
+        if isinstance(subject, WorkloadRef):
+            self._for_a_job(node, section, mode, require)
         if role is None or subject is None:
             return None
         return Entitlement(
@@ -182,6 +209,15 @@ class EntitlementReader:
             approval=approval,
             break_glass=break_glass,
         )
+
+    def _for_a_job(self, node: Node, section: Section, mode: Mode, require: Conditions) -> None:
+        """What only a person can do is not asked of a job, which could then never have the role."""
+        if mode is Mode.ON_REQUEST:
+            message = "a job can't wait for an approval"
+            self._findings.at(section.get("mode") or node, message, "write mode: standing")
+        if require.mfa_within is not None:
+            where = section.get("require") or node
+            self._findings.at(where, "a job shows no second factor", "leave mfa_within out")
 
     def _approval(self, node: Node | None) -> Approval | None:
         if node is None:

@@ -15,6 +15,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from broker.access.hours import Hours
 from broker.access.template import PolicyTemplate, TextTemplate
+from broker.identity.trust import Workload
 
 MIN_DURATION = 900
 MAX_DURATION = 43200
@@ -87,7 +88,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class WorkloadRef:
+    """A `workload:` subject: an entry's name, and the issuer it trusts in this policy."""
+
     name: str
+    issuer: str
 
 
 Subject = User | Group | WorkloadRef
@@ -165,6 +169,7 @@ class AccessPolicy:
     entitlements: tuple[Entitlement, ...]
     organization: Organization
     delegated: tuple[DelegatedAdmin, ...] = ()
+    workloads: Mapping[str, Workload] = field(default_factory=dict)
 
 
 EMPTY = AccessPolicy(0, {}, (), (), {}, (), Organization())

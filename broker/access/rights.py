@@ -8,22 +8,27 @@ That nobody gives anything to themselves is for the caller to refuse.
 from __future__ import annotations
 
 from broker.access.policy import AccessPolicy, Group, Subject, User, WorkloadRef
-from broker.identity.principal import Principal
+from broker.identity.principal import Principal, PrincipalKind
+from broker.identity.trust import workload_subject
 
 
 def means(subject: Subject, principal: Principal) -> bool:
     """Whether `subject` names this principal.
 
     A user is matched by principal id or by the names the store bound to the
-    principal, never by its e-mail of today; a group by its qualified name.
+    principal, never by its e-mail of today; a group by its qualified name; a
+    workload by its entry's name and the issuer that the entry trusts.
     """
     match subject:
         case User(name):
             return name == principal.id or name in principal.user_names
         case Group(name):
             return name in principal.groups
-        case WorkloadRef():
-            return False
+        case WorkloadRef(name, issuer):
+            return (
+                principal.kind is PrincipalKind.WORKLOAD
+                and principal.subject == workload_subject(name, issuer)
+            )
 
 
 def is_admin(policy: AccessPolicy, principal: Principal, pinned: bool) -> bool:

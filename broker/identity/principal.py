@@ -62,6 +62,11 @@ class AuthContext:
     login_session_expires_at: datetime
     methods: frozenset[str] = frozenset()
 
+    @property
+    def lacks_second_factor(self) -> bool:
+        """A job has none to show: its token is all there is of it. Everybody else must."""
+        return self.mfa_time is None and self.principal.kind is not PrincipalKind.WORKLOAD
+
     def require_second_factor(self) -> None:
         """Raises MfaRequired while the second factor is pending."""
         if self.mfa_time is None:

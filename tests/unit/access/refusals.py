@@ -15,13 +15,6 @@ REFUSED = [
         "'organisation' is unknown",
         "did you mean organization?",
     ),
-    (
-        "organization:",
-        "workloads: {}\norganization:",
-        26,
-        "workloads is not supported yet",
-        "leave",
-    ),
     # YAML.
     (
         'id: "111122223333"',
@@ -157,10 +150,16 @@ REFUSED = [
         "[{group: corp/platform}]",
         "[{group: a, user: b@c}]",
         5,
-        "one group or one user",
+        "one group, one user or one workload",
         "write {gr",
     ),
-    ("[{group: corp/platform}]", "[{}]", 5, "one group or one user", "write {group: corp/sre}"),
+    (
+        "[{group: corp/platform}]",
+        "[{}]",
+        5,
+        "one group, one user or one workload",
+        "write {group: corp/sre}",
+    ),
     ("[{group: corp/platform}]", "[{groups: x}]", 5, "'groups' is unknown", "did you mean group?"),
     ("[{group: corp/platform}]", "[{group: crop/x}]", 5, "no configured provider (corp)", "crop/x"),
     (
@@ -182,8 +181,8 @@ REFUSED = [
         "[{group: corp/platform}]",
         "[{workload: ci}]",
         5,
-        "workload is not supported yet",
-        "leave it out",
+        "there is no workload 'ci'",
+        "add it under workloads",
     ),
     (
         "[{group: corp/platform}]",
@@ -619,7 +618,7 @@ REFUSED = [
         "a standing entitlement has no break_glass",
         "write mode: on_request",
     ),
-    ("to: {group: sre}", "to: {workload: ci}", 25, "workload is not supported yet", "leave it out"),
+    ("to: {group: sre}", "to: {workload: ci}", 25, "there is no workload 'ci'", "add it"),
     (
         "sre}, mode",
         "sre}, max_duration: 2h, mode",

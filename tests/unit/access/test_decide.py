@@ -171,7 +171,7 @@ def test_a_grant_is_for_its_person_and_its_role_alone():
             {"user_names": frozenset({"corp/ada@example.com"}), "email": "other@example.com"},
             "allowed",
         ),
-        (WorkloadRef("p-aaaabbbbccccdddd"), {}, "not_found"),
+        (WorkloadRef("p-aaaabbbbccccdddd", "https://ci.test"), {}, "not_found"),
     ],
 )
 def test_whom_an_entitlement_is_for(subject, changes, code):

@@ -72,10 +72,10 @@ def test_a_delegated_admin_is_no_admin():
 
 
 def test_a_workload_entry_means_nobody_yet():
-    named = replace(EMPTY, admins=(WorkloadRef("p-aaaabbbbccccdddd"),))
+    named = replace(EMPTY, admins=(WorkloadRef("p-aaaabbbbccccdddd", "https://ci.test"),))
     assert not is_admin(named, person(), False)
 
 
 def test_subjects_as_people_read_them():
-    subjects = (User("p-1"), Group("corp/sre"), WorkloadRef("deploy"))
+    subjects = (User("p-1"), Group("corp/sre"), WorkloadRef("deploy", "https://ci.test"))
     assert [written(one) for one in subjects] == ["user p-1", "group corp/sre", "workload deploy"]
