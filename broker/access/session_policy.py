@@ -32,6 +32,16 @@ def compact(document: object) -> str:
     return json.dumps(document, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
+def hop_policy(following: str) -> str:
+    """The session policy of a hop: it may go on to the role `following`, and do nothing else."""
+    statement = {
+        "Effect": "Allow",
+        "Action": ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"],
+        "Resource": following,
+    }
+    return compact({"Version": VERSION, "Statement": [statement]})
+
+
 def size(policy: str | None, managed: tuple[str, ...]) -> int:
     """What AWS counts against MAX_POLICY, as far as it is known here: of managed policies the
     broker sees the ARNs alone.

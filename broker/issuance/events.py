@@ -7,6 +7,7 @@ is ever in them: no secret key, session token or external id.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from broker.access.decide import Allowed, NearMiss, entry_json
@@ -15,7 +16,7 @@ from broker.errors import BrokerError
 from broker.identity.principal import AuthContext
 from broker.issuance.request import CredentialRequest
 from broker.issuance.scope import Scoped
-from broker.issuance.sts import AssumeRole, Minted, StsFailure
+from broker.issuance.sts import Minted, StsFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +70,20 @@ class Asking:
                 "transitive_tags": list(call.transitive_tag_keys),
                 "partition": call.partition,
                 "region": call.region,
-                **_session(call),
+                **_hops_asked(scoped),
+                **_session(scoped),
                 **self._asked(),
             },
         )
 
-    def issued(self, issuance_id: str, allowed: Allowed, scoped: Scoped, minted: Minted) -> Event:
+    def issued(
+        self,
+        issuance_id: str,
+        allowed: Allowed,
+        scoped: Scoped,
+        minted: Minted,
+        hops: Sequence[Minted] = (),
+    ) -> Event:
         return self._event(
             EventType.ISSUANCE_ISSUED,
             Outcome.SUCCESS,
@@ -87,14 +96,23 @@ class Asking:
                 "sts_request_id": minted.request_id,
                 "session_policy_sha256": scoped.policy_sha256,
                 "packed_policy_percent": minted.packed_policy_percent,
-                **_session(scoped.call),
+                **_hops_passed(hops),
+                **_session(scoped),
             },
         )
 
     def failed(
-        self, issuance_id: str, allowed: Allowed, scoped: Scoped, failure: StsFailure
+        self,
+        issuance_id: str,
+        allowed: Allowed,
+        scoped: Scoped,
+        failure: StsFailure,
+        hops: Sequence[Minted] = (),
     ) -> Event:
-        """STS's message is not in it: it may name what the reader of the record may not see."""
+        """STS's message is not in it: it may name what the reader of the record may not see.
+        `hops` are those that were passed before the call that failed.
+        """
+        failed_at = {"failed_at": scoped.calls[len(hops)].role_arn} if scoped.hops else {}
         return self._event(
             EventType.ISSUANCE_FAILED,
             Outcome.FAILURE,
@@ -105,7 +123,9 @@ class Asking:
                 "sts_request_id": failure.request_id,
                 "outcome_unknown": failure.outcome_unknown,
                 "alarm": failure.alarm,
-                **_session(scoped.call),
+                **failed_at,
+                **_hops_passed(hops),
+                **_session(scoped),
             },
         )
 
@@ -140,5 +160,45 @@ class Asking:
         }
 
 
-def _session(call: AssumeRole) -> dict[str, object]:
-    return {"session_name": call.role_session_name, "source_identity": call.source_identity}
+def _session(scoped: Scoped) -> dict[str, object]:
+    return {
+        "session_name": scoped.call.role_session_name,
+        "source_identity": scoped.source_identity,
+    }
+
+
+def _hops_asked(scoped: Scoped) -> dict[str, object]:
+    """Each hop as it will be asked for; no member where there is none."""
+    if not scoped.hops:
+        return {}
+    return {
+        "hops": [
+            {
+                "role_arn": hop.role_arn,
+                "duration_seconds": hop.duration_seconds,
+                "session_policy": hop.policy,
+                "tags": [{"key": key, "value": value} for key, value in hop.tags],
+                "transitive_tags": list(hop.transitive_tag_keys),
+                "source_identity": hop.source_identity,
+            }
+            for hop in scoped.hops
+        ]
+    }
+
+
+def _hops_passed(hops: Sequence[Minted]) -> dict[str, object]:
+    """Whose credentials the broker held on the way; no member where there were none."""
+    if not hops:
+        return {}
+    return {
+        "hops": [
+            {
+                "access_key_id": hop.credentials.access_key_id,
+                "expires_at": rfc3339(hop.credentials.expiration),
+                "assumed_role_arn": hop.assumed_role_arn,
+                "assumed_role_id": hop.assumed_role_id,
+                "sts_request_id": hop.request_id,
+            }
+            for hop in hops
+        ]
+    }

@@ -31,8 +31,8 @@ from broker.issuance.duration import DurationReport
 from broker.issuance.events import Asking
 from broker.issuance.journal import Concluded, Intent, Journal, Outcome, State
 from broker.issuance.request import CredentialRequest, new_issuance_id
-from broker.issuance.scope import scope
-from broker.issuance.sts import Credentials, Sts, StsFailure
+from broker.issuance.scope import Scoped, scope
+from broker.issuance.sts import Credentials, Minted, Sts, StsFailure
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -131,7 +131,7 @@ async def issue(
         role_arn=scoped.call.role_arn,
         account_id=decision.role.account.id,
         session_name=scoped.call.role_session_name,
-        source_identity=scoped.call.source_identity,
+        source_identity=scoped.source_identity,
         duration_seconds=scoped.duration.granted,
         policy_sha256=scoped.policy_sha256,
         event=asking.requested(issuance_id, decision, scoped),
@@ -139,10 +139,11 @@ async def issue(
     await journal.request(intent)
 
     # 4. Ask STS. No transaction is open meanwhile.
+    hops: list[Minted] = []
     try:
-        minted = await sts.assume_role(scoped.call)
+        minted = await _mint(sts, scoped, hops)
     except StsFailure as failure:
-        await journal.fail(intent, asking.failed(issuance_id, decision, scoped, failure))
+        await journal.fail(intent, asking.failed(issuance_id, decision, scoped, failure, hops))
         raise failure.error from failure
 
     # 5. Record the outcome; the journal rechecks that nothing was revoked meanwhile.
@@ -154,7 +155,7 @@ async def issue(
             assumed_role_arn=minted.assumed_role_arn,
             assumed_role_id=minted.assumed_role_id,
             sts_request_id=minted.request_id,
-            event=asking.issued(issuance_id, decision, scoped, minted),
+            event=asking.issued(issuance_id, decision, scoped, minted, hops),
         )
     )
 
@@ -166,10 +167,22 @@ async def issue(
         issuance_id=issuance_id,
         role=decision.role,
         assumed_role_arn=minted.assumed_role_arn,
-        source_identity=scoped.call.source_identity,
+        source_identity=scoped.source_identity,
         session_name=scoped.call.role_session_name,
         duration=scoped.duration,
     )
+
+
+async def _mint(sts: Sts, scoped: Scoped, hops: list[Minted]) -> Minted:
+    """Each hop's credentials make the next call and nothing else: they are this issuance's own,
+    and are dropped when it is done. `hops` is filled as they are passed. Raises StsFailure.
+    """
+    if not scoped.hops:
+        return await sts.assume_role(scoped.call)
+    hops.append(await sts.assume_role(scoped.hops[0]))
+    for hop in scoped.hops[1:]:
+        hops.append(await sts.assume_role(hop, hops[-1].credentials))
+    return await sts.assume_role(scoped.call, hops[-1].credentials)
 
 
 def answer(issued: Issued) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Narrowed to what: the exact AssumeRole input of one issuance.
+"""Narrowed to what: the exact AssumeRole inputs of one issuance, hops included.
 
 Owns: the values that fill a role's templates, the Deny statements added to its
 session policy, session name, source identity and tags, and AWS's limits on all
@@ -11,20 +11,20 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from broker.access.decide import Allowed
 from broker.access.parameter import problem
-from broker.access.policy import Organization, Role
-from broker.access.session_policy import MAX_POLICY, assemble, denials, size
+from broker.access.policy import MIN_DURATION, Organization, Role
+from broker.access.session_policy import MAX_POLICY, assemble, denials, hop_policy, size
 from broker.access.tags import ISSUANCE_TAG, MAX_VALUE, is_tag_text
 from broker.access.template import TextTemplate, ValueRefused
 from broker.errors import InvalidRequest, NotEntitled, ScopeTooLarge
 from broker.identity.principal import AuthContext, Principal
 from broker.issuance.duration import DurationReport, report
 from broker.issuance.request import CredentialRequest
-from broker.issuance.sts import AssumeRole
+from broker.issuance.sts import AssumeRole, Predecessor
 
 MAX_SESSION_NAME = 64
 
@@ -34,11 +34,20 @@ _NOT_IN_SESSION_NAME = re.compile(r"[^A-Za-z0-9_+=,.@-]", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Scoped:
-    """`policy_sha256`: hex, of the inline policy exactly as it is sent; None where none is."""
+    """`call` is the one whose credentials are given out; `hops` come before it, each made with
+    the credentials of the one before. `policy_sha256`: hex, of the inline policy of `call` exactly
+    as it is sent; None where none is.
+    """
 
     call: AssumeRole
     duration: DurationReport
     policy_sha256: str | None
+    source_identity: str
+    hops: tuple[AssumeRole, ...] = ()
+
+    @property
+    def calls(self) -> tuple[AssumeRole, ...]:
+        return (*self.hops, self.call)
 
 
 def scope(
@@ -67,9 +76,12 @@ def scope(
         requested=request.duration,
         organization_maximum=organization.maximum_duration,
         login_session_expires_at=who.login_session_expires_at,
-        chained=chained,
+        # What a hop's credentials assume is chained, whatever the broker's own are.
+        chained=chained or bool(role.via),
         now=now,
     )
+    if role.generates_external_id and role.external_id is None:
+        raise ValueError("the role's external id was not filled in from the store")
     values = _values(role, who.principal, request.parameters, issuance_id)
     policy = _policy(role, values, organization, request.restrict)
     call = AssumeRole(
@@ -86,7 +98,8 @@ def scope(
         external_id=role.external_id,
     )
     digest = None if policy is None else hashlib.sha256(policy.encode("ascii")).hexdigest()
-    return Scoped(call, duration, digest)
+    hops, last = _chain(role.via, call, who.principal.id)
+    return Scoped(last, duration, digest, who.principal.id, hops)
 
 
 def session_name(handle: str, issuance_id: str) -> str:
@@ -97,6 +110,46 @@ def session_name(handle: str, issuance_id: str) -> str:
     """
     fragment = _NOT_IN_SESSION_NAME.sub("-", handle)[: MAX_SESSION_NAME - len(issuance_id) - 1]
     return f"{fragment}-{issuance_id}"
+
+
+def _chain(
+    via: tuple[str, ...], call: AssumeRole, source_identity: str
+) -> tuple[tuple[AssumeRole, ...], AssumeRole]:
+    """The hops to `call`, and `call` as the last of them makes it.
+
+    Source identity and transitive tags are set at the first hop: sessions carry them on, and
+    AWS refuses a call that passes them again (IAM User Guide, "Pass session tags in STS").
+    """
+    if not via:
+        return (), call
+    transitive = frozenset(call.transitive_tag_keys)
+    hops: list[AssumeRole] = []
+    for place, arn in enumerate(via):
+        first = place == 0
+        following = via[place + 1] if place + 1 < len(via) else call.role_arn
+        hops.append(
+            AssumeRole(
+                partition=call.partition,
+                region=call.region,
+                role_arn=arn,
+                role_session_name=call.role_session_name,
+                duration_seconds=MIN_DURATION,
+                policy=hop_policy(following),
+                policy_arns=(),
+                tags=tuple(tag for tag in call.tags if first and tag[0] in transitive),
+                transitive_tag_keys=call.transitive_tag_keys if first else (),
+                source_identity=source_identity if first else None,
+                after=None if first else Predecessor(via[place - 1], source_identity),
+            )
+        )
+    last = replace(
+        call,
+        tags=tuple(tag for tag in call.tags if tag[0] not in transitive),
+        transitive_tag_keys=(),
+        source_identity=None,
+        after=Predecessor(via[-1], source_identity),
+    )
+    return tuple(hops), last
 
 
 def _policy(

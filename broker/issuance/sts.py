@@ -14,8 +14,20 @@ from broker.errors import BrokerError
 
 
 @dataclass(frozen=True, slots=True)
+class Predecessor:
+    """The hop whose credentials a call is made with: its role, and the source identity that its
+    session carries on.
+    """
+
+    role_arn: str
+    source_identity: str
+
+
+@dataclass(frozen=True, slots=True)
 class AssumeRole:
-    """The exact input of one sts:AssumeRole call."""
+    """The exact input of one sts:AssumeRole call. `after` is None for what the broker's own
+    credentials ask; otherwise `source_identity` is None, for the session carries one already.
+    """
 
     partition: str
     region: str
@@ -26,8 +38,9 @@ class AssumeRole:
     policy_arns: tuple[str, ...]
     tags: tuple[tuple[str, str], ...]
     transitive_tag_keys: tuple[str, ...]
-    source_identity: str
+    source_identity: str | None
     external_id: str | None = field(repr=False, default=None)
+    after: Predecessor | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -86,6 +99,6 @@ class Sts(Protocol):
         """Whether the base credentials are a role session's: STS then gives 3600 s at most."""
         ...
 
-    async def assume_role(self, call: AssumeRole) -> Minted:
-        """Raises StsFailure."""
+    async def assume_role(self, call: AssumeRole, credentials: Credentials | None = None) -> Minted:
+        """With the broker's own credentials, or with a hop's. Raises StsFailure."""
         ...

@@ -52,7 +52,7 @@ class StandInSts:
     def chained(self, partition: str) -> bool:
         return False
 
-    async def assume_role(self, call: AssumeRole) -> Minted:
+    async def assume_role(self, call: AssumeRole, credentials: Credentials | None = None) -> Minted:
         self.calls.append(call)
         if self.failure is not None:
             raise self.failure

@@ -13,7 +13,7 @@ from broker.adapters.sts.endpoint import EndpointError
 from broker.adapters.sts.partition import Partition
 from broker.adapters.sts.pool import Pool, Timeouts
 from broker.errors import AwsUnavailable, StartupError
-from broker.issuance.sts import AssumeRole, Minted, StsFailure
+from broker.issuance.sts import AssumeRole, Credentials, Minted, StsFailure
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +65,9 @@ class StsClient:
         """GetCallerIdentity of the base credentials. Raises StsFailure."""
         return await self._partition(partition).identify()
 
-    async def assume_role(self, call: AssumeRole) -> Minted:
-        """Raises StsFailure."""
-        return await self._partition(call.partition).assume_role(call)
+    async def assume_role(self, call: AssumeRole, credentials: Credentials | None = None) -> Minted:
+        """With the base credentials, or with a hop's. Raises StsFailure."""
+        return await self._partition(call.partition).assume_role(call, credentials)
 
     def _partition(self, name: str) -> Partition:
         if name not in self._partitions:

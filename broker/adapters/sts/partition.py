@@ -17,7 +17,7 @@ from broker.adapters.sts.pool import Pool
 from broker.adapters.sts.refusal import BASE_REFUSED, Asked
 from broker.adapters.sts.sigv4 import Signer
 from broker.errors import AwsUnavailable
-from broker.issuance.sts import AssumeRole, Minted, StsFailure
+from broker.issuance.sts import AssumeRole, Credentials, Minted, StsFailure
 
 logger = logging.getLogger(__name__)
 
@@ -78,14 +78,19 @@ class Partition:
             )
         return self._identity
 
-    async def assume_role(self, call: AssumeRole) -> Minted:
+    async def assume_role(self, call: AssumeRole, credentials: Credentials | None = None) -> Minted:
         """Ends in WHOLE_CALL_SECONDS, well before the reaper takes the intent for an orphan."""
         try:
             async with asyncio.timeout(WHOLE_CALL_SECONDS):
                 await self._require_harmless_identity()
                 with _alarm_where_odd():
                     region = call.region or self.config.region
-                    reply = await self._ask(call, query.assume_role(call), region)
+                    body = query.assume_role(call)
+                    if credentials is None:
+                        reply = await self._ask(call, body, region)
+                    else:
+                        endpoint = await self._usable_endpoint(region)
+                        reply = await self._exchange(endpoint, body, _of(credentials), call)
                     return answer.minted(reply, call, self._clock())
         except TimeoutError as error:
             raise StsFailure(
@@ -116,14 +121,7 @@ class Partition:
         """The 200 answer. Where AWS refused the base credentials, newer ones are tried once: a
         refused call has minted nothing.
         """
-        try:
-            endpoint = await self.endpoint(region)
-        except EndpointError as error:
-            raise _unusable(
-                "The broker has no usable AWS endpoint. Ask the operator to check the region of "
-                "the account and the AWS settings.",
-                error,
-            ) from error
+        endpoint = await self._usable_endpoint(region)
         signer = await self._signer()
         try:
             return await self._exchange(endpoint, body, signer, call)
@@ -139,8 +137,20 @@ class Partition:
         self, endpoint: Endpoint, body: bytes, signer: Signer, call: AssumeRole | None
     ) -> answer.Reply:
         base_arn = None if self._identity is None else self._identity.arn
+        if call is not None and call.after is not None:
+            base_arn = call.after.role_arn
         asked = Asked(call, base_arn, endpoint.region, self._clock())
         return await exchange(self._pool, endpoint, body, signer, asked, self._clock)
+
+    async def _usable_endpoint(self, region: str) -> Endpoint:
+        try:
+            return await self.endpoint(region)
+        except EndpointError as error:
+            raise _unusable(
+                "The broker has no usable AWS endpoint. Ask the operator to check the region of "
+                "the account and the AWS settings.",
+                error,
+            ) from error
 
     async def _signer(self) -> Signer:
         try:
@@ -151,6 +161,12 @@ class Partition:
                 "role; `broker doctor` checks it.",
                 error,
             ) from error
+
+
+def _of(credentials: Credentials) -> Signer:
+    return Signer(
+        credentials.access_key_id, credentials.secret_access_key, credentials.session_token
+    )
 
 
 def _unusable(detail: str, error: Exception) -> StsFailure:

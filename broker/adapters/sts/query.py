@@ -30,5 +30,6 @@ def assume_role(call: AssumeRole) -> bytes:
         pairs.append((f"TransitiveTagKeys.member.{n}", key))
     if call.external_id is not None:
         pairs.append(("ExternalId", call.external_id))
-    pairs.append(("SourceIdentity", call.source_identity))
+    if call.source_identity is not None:
+        pairs.append(("SourceIdentity", call.source_identity))
     return urlencode(pairs).encode("ascii")

@@ -55,8 +55,8 @@ TERMS = f"{STANDING}, in Mon-Fri 08:00-20:00 Europe/Berlin, with a reason"
         (
             "sre}, mode: standing}",
             (
-                "sre}, mode: on_request, max_grant: 8h, approval: {from: {group: leads}, quorum: 2}, "
-                "break_glass: true}"
+                "sre}, mode: on_request, max_grant: 8h, "
+                "approval: {from: {group: leads}, quorum: 2}, break_glass: true}"
             ),
             (
                 (

@@ -43,12 +43,20 @@ roles:
     role_arn: arn:aws:iam::111122223333:role/Granted
     max_grant: 24h
     unscoped: true
+  far:
+    description: Behind two hops
+    account: prod
+    role_arn: arn:aws:iam::111122223333:role/Far
+    via: [arn:aws:iam::999988887777:role/Hub, arn:aws:iam::111122223333:role/Gate]
+    external_id: canary-external-id
+    unscoped: true
 entitlements:
   - role: reader
     to: {group: corp/analysts}
     mode: standing
     max_duration: 2h
     require: {networks: [10.0.0.0/8], reason: true}
+  - {role: far, to: {group: corp/analysts}, mode: standing}
 """,
     providers=frozenset({"corp"}),
     number=7,
@@ -96,6 +104,8 @@ class World:
     intents: list[Intent] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     calls: list[AssumeRole] = field(default_factory=list)
+    used: list[str | None] = field(default_factory=list)  # whose keys each call was made with
+    refuses: str | None = None  # the role that STS refuses
     fails: dict[str, Exception] = field(default_factory=dict)
     holds: frozenset[str] = frozenset()
     withhold: str | None = None
@@ -147,13 +157,17 @@ class World:
     def chained(self, partition: str) -> bool:
         return partition in self.chained_partitions
 
-    async def assume_role(self, call: AssumeRole) -> Minted:
+    async def assume_role(self, call: AssumeRole, credentials: Credentials | None = None) -> Minted:
         self.calls.append(call)
+        self.used.append(None if credentials is None else credentials.access_key_id)
         await self._step("sts", None)
+        if call.role_arn == self.refuses:
+            raise sts_refusal()
         name = call.role_session_name
+        _, _, _, _, account, role = call.role_arn.split(":")
         return Minted(
-            TRIPLE,
-            f"arn:aws:sts::111122223333:assumed-role/DataReader/{name}",
+            replace(TRIPLE, access_key_id=f"ASIAEXAMPLE{len(self.calls):09}"),
+            f"arn:aws:sts::{account}:assumed-role/{role.removeprefix('role/')}/{name}",
             f"AROAEXAMPLE:{name}",
             "req-1",
             12,

@@ -297,3 +297,49 @@ def test_no_parameter_reaches_beyond_the_roles_resource(parameters):
     resource = own.pop("Resource")
     assert re.fullmatch(r"arn:aws:s3:::(reports|logs)/[a-z0-9-]{1,40}/\*", resource)
     assert own == {"Effect": "Allow", "Action": ["s3:GetObject"]}
+
+
+HUB, SECOND, THIRD = (f"arn:aws:iam::999988887777:role/{name}" for name in ("Hub", "2nd", "3rd"))
+GOING_ON = ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"]
+
+
+@pytest.mark.parametrize("via", [(HUB,), (HUB, SECOND), (HUB, SECOND, THIRD)])
+def test_hops_set_identity_and_transitive_tags_once_and_may_only_go_on(via):
+    role = replace(READER, via=via, tags={**READER.tags, "kind": TextTemplate.parse("x")})
+    made = scoped(role, duration=7200)
+    path = (*via, role.role_arn)
+    assert tuple(call.role_arn for call in made.calls) == path
+    for place, hop in enumerate(made.hops):
+        assert hop.duration_seconds == 900
+        assert hop.external_id is None
+        assert hop.policy_arns == ()
+        assert json.loads(hop.policy or "") == {
+            "Version": "2012-10-17",
+            "Statement": [{"Effect": "Allow", "Action": GOING_ON, "Resource": path[place + 1]}],
+        }
+    first, *later = made.calls
+    assert first.source_identity == made.source_identity == "p-aaaabbbbccccdddd"
+    assert first.after is None
+    assert first.tags == (("team", "web"), ("broker:issuance", ISSUANCE))
+    assert first.transitive_tag_keys == ("team", "broker:issuance")
+    for place, call in enumerate(later):
+        assert call.source_identity is None
+        assert call.transitive_tag_keys == ()
+        assert call.after is not None
+        assert (call.after.role_arn, call.after.source_identity) == (
+            path[place],
+            "p-aaaabbbbccccdddd",
+        )
+        assert call.tags == ((("kind", "x"),) if call is made.call else ())
+    # The last is what it would be without hops, but for what the session carries on already.
+    assert made.call.policy == scoped(role).call.policy
+    assert made.call.external_id == "e-4711"
+    assert (made.call.duration_seconds, made.duration.bound_by) == (3600, "role_chaining")
+    assert made.duration.chained
+
+
+def test_an_external_id_that_was_not_filled_in_stops_the_call():
+    with pytest.raises(ValueError, match="external id"):
+        scoped(replace(READER, external_id=None, generates_external_id=True))
+    filled = scoped(replace(READER, external_id="e-generated", generates_external_id=True))
+    assert filled.call.external_id == "e-generated"
