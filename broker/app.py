@@ -44,6 +44,7 @@ from broker.identity.second_factor import SecondFactor
 from broker.issuance.sts import Sts
 from broker.settings import Settings
 from broker.web.cookies import Cookies
+from broker.web.counts import IssuanceCounts
 from broker.web.current_policy import CurrentPolicy
 from broker.web.parts import Parts
 from broker.web.routes import build
@@ -134,6 +135,7 @@ async def _compose(
         sts=sts,
         issuances=SqlIssuances(database),
         audit=AuditRecords(database),
+        issuance_counts=IssuanceCounts(),
         ready=partial(_require_schema, database, newest_revision()),
     )
     await _start_sweeping(database, stack)

@@ -13,11 +13,11 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.errors import InvalidRequest, RateLimited
+from broker.errors import BrokerError, InvalidRequest, RateLimited
 from broker.identity.authenticate import API, authenticate, bearer
 from broker.identity.throttle import ISSUANCE_PER_PRINCIPAL
 from broker.issuance.events import Asking
-from broker.issuance.issue import answer, issue
+from broker.issuance.issue import Issued, answer, issue
 from broker.issuance.request import CredentialRequest
 from broker.web.browser import actor_of
 from broker.web.context import request_context
@@ -27,7 +27,18 @@ PATH = "/v1/credentials"
 
 
 async def credentials(request: Request) -> Response:
-    """Raises the BrokerError of any refusal; each is on record by then."""
+    """Raises the BrokerError of any refusal; of a known caller's, each is on record by then."""
+    counts = parts_of(request).issuance_counts
+    try:
+        issued = await _issue(request)
+    except BrokerError as refusal:
+        counts.add(refusal.code)
+        raise
+    counts.add("issued")
+    return Response(msgspec.json.encode(answer(issued)), media_type="application/json")
+
+
+async def _issue(request: Request) -> Issued:
     parts, context = parts_of(request), request_context(request)
     token = bearer(request.headers.get("authorization"))
     who = await authenticate(parts.sessions, token, API)
@@ -40,7 +51,7 @@ async def credentials(request: Request) -> Response:
         asking = Asking(asked, who.context, actor, policy.number, context.id)
         await parts.journal.deny(asking.denied(refusal))
         raise
-    issued = await issue(
+    return await issue(
         asked,
         who=who.context,
         actor=actor,
@@ -52,7 +63,6 @@ async def credentials(request: Request) -> Response:
         journal=parts.journal,
         sts=parts.sts,
     )
-    return Response(msgspec.json.encode(answer(issued)), media_type="application/json")
 
 
 async def read_object(request: Request) -> dict[str, object]:

@@ -12,7 +12,7 @@ from http import HTTPStatus
 import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.errors import InvalidRequest
@@ -35,6 +35,8 @@ _SINGLE_HEADERS = frozenset(
     {b"host", b"authorization", b"content-length", b"content-type", b"cookie", b"origin"}
 )
 _PATH_IN_LOG = 256
+# For the log alone; the number that nginx made usual for it.
+_CLIENT_CLOSED = 499
 
 
 class Edge:
@@ -74,6 +76,9 @@ class Edge:
                 await response(scope, receive, observed)
             else:
                 await self._app(scope, receive, observed)
+        except ClientDisconnect:
+            # Gone while sending its body: there is nobody to answer, and nothing was done.
+            status = _CLIENT_CLOSED
         except Exception:
             log.exception("crashed", request_id=context.id)
             if status:

@@ -19,6 +19,7 @@ from broker.issuance.history import IssuanceReader
 from broker.issuance.journal import Journal
 from broker.issuance.sts import Sts
 from broker.web.cookies import Cookies
+from broker.web.counts import IssuanceCounts
 from broker.web.current_policy import CurrentPolicy
 from broker.web.readers import AuditReader
 
@@ -43,6 +44,7 @@ class Parts:
     sts: Sts
     issuances: IssuanceReader
     audit: AuditReader
+    issuance_counts: IssuanceCounts
     ready: Callable[[], Awaitable[None]] = field(repr=False)
 
 

@@ -20,6 +20,7 @@ from broker.web import (
     health,
     issuances,
     me,
+    metrics,
     oauth,
     pages_login,
     pages_mfa,
@@ -53,7 +54,7 @@ def build(lifespan: Lifespan, *, trusted_proxies: Sequence[Network], https: bool
     app.router.routes.insert(
         0, Route(credentials.PATH, credentials.credentials, methods=["POST"], name="credentials")
     )
-    for module in (me, roles, issuances, audit, access, people, health):
+    for module in (me, roles, issuances, audit, access, people, health, metrics):
         app.include_router(module.router)
     app.include_router(oauth.endpoints)
     app.include_router(oauth.pages)

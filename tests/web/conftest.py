@@ -53,12 +53,18 @@ class Running:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, sqlite_url: str) -> Settings:
+def broker_url(sqlite_url: str) -> str:
+    """The database of the broker under test; a module may choose another."""
+    return sqlite_url
+
+
+@pytest.fixture
+def settings(tmp_path: Path, broker_url: str) -> Settings:
     keys = tmp_path / "sealing"
     FileKeyRing.create(keys)
     return Settings(
         server={"public_url": ORIGIN, "trusted_proxies": ["10.9.0.0/16"]},  # type: ignore[arg-type]
-        database={"url": sqlite_url},  # type: ignore[arg-type]
+        database={"url": broker_url},  # type: ignore[arg-type]
         oidc=[{"name": "corp", "issuer": "https://idp.test", "client_id": "broker"}],  # type: ignore[arg-type]
         keys={"sealing": f"file:{keys}"},  # type: ignore[arg-type]
         mfa={"enrolment": "open"},  # type: ignore[arg-type]

@@ -196,3 +196,31 @@ async def test_logins_are_limited_by_address(broker: Running) -> None:
     limited = answers[statuses.index(429)]
     assert int(limited.headers["retry-after"]) >= 1
     assert (await broker.client(address="198.51.100.8").get("/login")).status_code == 303
+
+
+async def test_a_caller_that_goes_away_while_sending_is_no_crash(broker: Running) -> None:
+    ada = await logged_in_person(broker, ADA)
+    messages = [{"type": "http.request", "body": b"{", "more_body": True}]
+
+    async def receive() -> dict[str, object]:
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    async def send(message: dict[str, object]) -> None:
+        raise AssertionError(f"nobody is there to read {message['type']}")
+
+    headers = [
+        (b"host", b"broker.test"),
+        (b"authorization", f"Bearer {ada.token}".encode()),
+        (b"content-type", b"application/json"),
+    ]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/credentials",
+        "query_string": b"",
+        "headers": headers,
+    }
+    with structlog.testing.capture_logs() as logs:
+        await broker.app(scope, receive, send)  # type: ignore[arg-type]
+    assert [entry["event"] for entry in logs] == ["request"]
+    assert broker.sts.calls == []

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from broker.audit.verify import verify
 from tests.web.conftest import Running
 from tests.web.journeys import POLICY, bearer, logged_in_admin, logged_in_person
 from tests.web.people import ADA
+
+
+@pytest.fixture
+def broker_url(database_url: str) -> str:
+    """Once on SQLite, once on PostgreSQL."""
+    return database_url
 
 
 async def test_a_person_gets_scoped_credentials_and_the_log_proves_it(broker: Running) -> None:
@@ -58,3 +66,6 @@ async def test_a_person_gets_scoped_credentials_and_the_log_proves_it(broker: Ru
     # No secret of the run is in the log.
     for secret in (broker.sts.secret, "canary-session-token", ada.token, ada.browser.secret):
         assert secret not in export.text
+    metrics = await ada.api.get("/metrics")
+    assert 'broker_credential_requests_total{outcome="issued"} 1' in metrics.text
+    assert "ada" not in metrics.text
