@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
+import asyncpg
 import pytest
 from sqlalchemy import exc, select, text, update
 
@@ -187,6 +188,30 @@ class TestOut:
                 await conn.execute(text("SELECT pg_sleep(30)"))
         async with database.read() as conn:
             assert (await conn.execute(text("SELECT 1"))).scalar_one() == 1
+        await database.aclose()
+
+    async def test_the_driver_itself_that_takes_too_long_or_is_given_up(
+        self, postgresql_url: str
+    ) -> None:
+        database = Database.open(postgresql_url, pool_size=1, patience=0.5)
+
+        async def sleep() -> None:
+            async with database.driver() as driver:
+                await driver.fetchrow("SELECT pg_sleep(30)")
+
+        with pytest.raises(AuditUnavailable):
+            await sleep()
+        task = asyncio.create_task(sleep())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        for _ in range(15):  # more than the pool holds: nothing was lost from it
+            async with database.driver() as driver:
+                assert await driver.fetchval("SELECT 1") == 1
+        with pytest.raises(asyncpg.UndefinedTableError):
+            async with database.driver() as driver:
+                await driver.fetchrow("SELECT 1 FROM nowhere")
         await database.aclose()
 
     async def test_a_server_that_went_away_and_came_back(

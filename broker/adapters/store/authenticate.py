@@ -14,6 +14,7 @@ from typing import Any
 from broker.adapters.store.engine import Database
 from broker.adapters.store.schema import from_microseconds, to_microseconds
 from broker.errors import Suspended
+from broker.identity.job import Job
 from broker.identity.principal import AuthContext, Principal, PrincipalKind
 from broker.identity.sessions import Authenticated, Token, TokenKind
 
@@ -24,7 +25,7 @@ _BOTH_FACTORS = frozenset({"fed", "otp", "mfa"})
 _QUERY = """
 SELECT t.role, t.expires_at AS token_expires_at, t.retired_at,
        s.id AS session_id, s.auth_time, s.mfa_time, s.expires_at AS session_expires_at,
-       s.may_enrol_until, s.revoked_at,
+       s.may_enrol_until, s.revoked_at, s.job,
        p.id, p.kind, p.issuer, p.subject, p.provider, p.handle, p.email, p.groups, p.claims,
        p.suspended_at, p.pinned_admin_at,
        {names} AS user_names,
@@ -77,8 +78,7 @@ async def _fetch_sqlite(database: Database, token: Token) -> Mapping[str, Any] |
 
 
 async def _fetch_postgresql(database: Database, token: Token) -> Mapping[str, Any] | None:
-    async with database.read() as conn:
-        driver: Any = (await conn.get_raw_connection()).driver_connection
+    async with database.driver() as driver:
         row: Mapping[str, Any] | None
         if database.behind_pgbouncer:
             async with driver.transaction(readonly=True):
@@ -135,6 +135,7 @@ def _judge(
         may_enrol_until=moment(row["may_enrol_until"]),
         access_version=row["access_version"],
         now=now,
+        job=None if row["job"] is None else Job.from_text(row["job"]),
     )
 
 
