@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address
 
 from broker.access.grant import Grant
@@ -17,9 +17,12 @@ from broker.access.policy import (
     AccessPolicy,
     Conditions,
     Entitlement,
+    Group,
     Mode,
     Parameter,
     Role,
+    User,
+    WorkloadRef,
 )
 from broker.access.rights import means, written
 from broker.errors import (
@@ -67,22 +70,47 @@ class Ceiling:
 
 
 @dataclass(frozen=True, slots=True)
+class Unmet:
+    """A condition of an entry that does not hold now. `condition` is its key in the access
+    policy (mode, networks, hours, mfa_within, reason), or subject, not_before, expires_at.
+    `cure` is what would satisfy it.
+    """
+
+    condition: str
+    error: BrokerError
+    cure: str
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "condition": self.condition,
+            "code": self.error.code,
+            "detail": self.error.detail,
+            "satisfied_by": self.cure,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class NearMiss:
-    """An entry for the caller that does not apply now. `errors` are all its reasons, the one
-    that is hardest for the caller to cure first.
+    """An entry that does not apply now. `unmet` are all its reasons, the one that is hardest to
+    cure first: with the others met, that one would still refuse.
     """
 
     entry: Entry
-    errors: tuple[BrokerError, ...]
+    unmet: tuple[Unmet, ...]
+
+    @property
+    def error(self) -> BrokerError:
+        return self.unmet[0].error
 
     @property
     def code(self) -> str:
-        return self.errors[0].code
+        return self.error.code
 
     def as_json(self) -> dict[str, object]:
         return {
             "entry": entry_json(self.entry),
-            "failed": [{"code": error.code, "detail": error.detail} for error in self.errors],
+            "condition": self.unmet[0].condition,
+            "failed": [unmet.as_json() for unmet in self.unmet],
         }
 
 
@@ -144,16 +172,30 @@ def decide(
     allowed: list[Allowed] = []
     misses: list[NearMiss] = []
     for entry in entries:
-        errors = tuple(_failures(entry, who, facts))
-        if errors:
-            misses.append(NearMiss(entry, errors))
+        unmet = tuple(_unmet(entry, who, facts))
+        if unmet:
+            misses.append(NearMiss(entry, unmet))
         else:
             allowed.append(Allowed(role, entry, _ceiling(entry, facts.now)))
     if allowed:
         # max() keeps the first of equals: the file's order, and entitlements before grants.
         return max(allowed, key=lambda one: one.ceiling.seconds(role.role_maximum, facts.now))
-    misses.sort(key=lambda miss: (len(miss.errors), _HARDNESS[miss.errors[0].code]))
-    return Denied(misses[0].errors[0], tuple(misses))
+    misses.sort(key=_distance)
+    return Denied(misses[0].error, tuple(misses))
+
+
+def entries_for_others(
+    policy: AccessPolicy, who: AuthContext, role_name: str, facts: Facts
+) -> tuple[NearMiss, ...]:
+    """The entitlements to the role that are not for `who`, the nearest first: for those who may
+    see whom a role is given to.
+    """
+    misses = [
+        NearMiss(entry, (_another_subject(entry), *_unmet(entry, who, facts)))
+        for entry in policy.entitlements
+        if entry.role == role_name and not means(entry.to, who.principal)
+    ]
+    return tuple(sorted(misses, key=_distance))
 
 
 def offers(
@@ -209,34 +251,73 @@ def _account_allowed(policy: AccessPolicy, role: Role) -> bool:
     return allowed is None or role.account.id in allowed
 
 
-def _failures(entry: Entry, who: AuthContext, facts: Facts) -> Iterator[BrokerError]:
+def _distance(miss: NearMiss) -> tuple[int, int]:
+    return len(miss.unmet), _HARDNESS[miss.code]
+
+
+def _another_subject(entry: Entitlement) -> Unmet:
+    match entry.to:
+        case Group(name):
+            cure = f"membership of group {name}, as the provider says at login"
+        case User(name):
+            cure = f"being user {name}"
+        case WorkloadRef(name):
+            cure = f"being workload {name}"
+    return Unmet("subject", NotEntitled(f"This entry is for {written(entry.to)}."), cure)
+
+
+def _unmet(entry: Entry, who: AuthContext, facts: Facts) -> Iterator[Unmet]:
     """Why the entry does not apply now, hardest first."""
     if isinstance(entry, Grant):
-        if facts.now < entry.not_before:
-            yield NotEntitled("Your grant of this role has not begun yet.")
-        if facts.now >= entry.expires_at:
-            yield NotEntitled("Your grant of this role has ended.")
+        yield from _out_of_force(entry, facts.now)
         return
     if entry.mode is not Mode.STANDING:
-        yield ApprovalRequired()
-    yield from _unmet(entry.require, who, facts)
+        yield Unmet("mode", ApprovalRequired(), "an approved request, or a grant")
+    yield from _unmet_conditions(entry.require, who, facts)
 
 
-def _unmet(require: Conditions, who: AuthContext, facts: Facts) -> Iterator[BrokerError]:
+def _out_of_force(grant: Grant, now: datetime) -> Iterator[Unmet]:
+    if now < grant.not_before:
+        error = NotEntitled("Your grant of this role has not begun yet.")
+        yield Unmet("not_before", error, f"waiting until {_utc(grant.not_before)}")
+    if now >= grant.expires_at:
+        error = NotEntitled("Your grant of this role has ended.")
+        yield Unmet("expires_at", error, f"a new grant; this one ended {_utc(grant.expires_at)}")
+
+
+def _unmet_conditions(require: Conditions, who: AuthContext, facts: Facts) -> Iterator[Unmet]:
     if require.networks and not _inside(require, facts.address):
-        yield OutsideNetwork(
-            f"This role is not given to your network address ({facts.address or 'unknown'})."
+        networks = ", ".join(str(network) for network in require.networks)
+        yield Unmet(
+            "networks",
+            OutsideNetwork(
+                f"This role is not given to your network address ({facts.address or 'unknown'})."
+            ),
+            f"a client address in {networks}",
         )
     if require.hours is not None and not require.hours.contains(facts.now):
-        yield OutsideHours(f"This role is given {require.hours}.")
+        opens = require.hours.next_opening(facts.now)
+        yield Unmet(
+            "hours",
+            OutsideHours(f"This role is given {require.hours}."),
+            "other hours" if opens is None else f"waiting until {_utc(opens)}",
+        )
     if require.mfa_within is not None and _factor_older(who, facts.now, require.mfa_within):
-        yield MfaStale(
-            f"This role asks for a second factor shown in the last {require.mfa_within} s; "
-            "verify it again.",
-            extra={"mfa_within": require.mfa_within},
+        yield Unmet(
+            "mfa_within",
+            MfaStale(
+                f"This role asks for a second factor shown in the last {require.mfa_within} s; "
+                "verify it again.",
+                extra={"mfa_within": require.mfa_within},
+            ),
+            f"a second factor shown in the last {require.mfa_within} s: `broker mfa verify`",
         )
     if require.reason and not (facts.reason or "").strip():
-        yield ReasonRequired()
+        yield Unmet("reason", ReasonRequired(), "a reason: `--reason TEXT`")
+
+
+def _utc(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _factor_older(who: AuthContext, now: datetime, seconds: int) -> bool:

@@ -1,16 +1,16 @@
 """Hours of the week in which an entitlement applies: `Mon-Fri 08:00-20:00 Europe/Berlin`.
 
-Owns: the text form, whether a moment is inside, and how long the window stays
-open. A window belongs to the day on which it opens, so `Fri 22:00-06:00` closes
-on Saturday. Where clocks go back, a time that occurs twice means its first
-occurrence; where they go forward, a time that is skipped means the moment of
-the jump. So a window is always one unbroken stretch.
+Owns: the text form, whether a moment is inside, how long the window stays open,
+and when the next one opens. A window belongs to the day on which it opens, so
+`Fri 22:00-06:00` closes on Saturday. Where clocks go back, a time that occurs
+twice means its first occurrence; where they go forward, a time that is skipped
+means the moment of the jump. So a window is always one unbroken stretch.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -84,6 +84,19 @@ class Hours:
         while end - now < _HORIZON and (closes := self._closes(end)) is not None:
             end = closes
         return int((end - now).total_seconds())
+
+    def next_opening(self, now: datetime) -> datetime | None:
+        """The first moment after `now` at which a window opens; None where none does within
+        eight days (a zone may skip a day).
+        """
+        return min((opens for opens in self._openings(now) if opens > now), default=None)
+
+    def _openings(self, now: datetime) -> Iterator[datetime]:
+        for window in self.windows:
+            today = now.astimezone(window.zone).date()
+            for day in (today + timedelta(days=ahead) for ahead in range(-1, 9)):
+                if day.weekday() in window.days:
+                    yield window.occurrence(day)[0]
 
     def _closes(self, moment: datetime) -> datetime | None:
         """The latest closing of the windows that hold `moment`."""

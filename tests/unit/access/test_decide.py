@@ -8,7 +8,15 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from broker.access.decide import Allowed, Denied, Facts, decide, offers
+from broker.access.decide import (
+    Allowed,
+    Denied,
+    Facts,
+    decide,
+    entries_for_others,
+    entry_json,
+    offers,
+)
 from broker.access.hours import Hours
 from broker.access.policy import (
     AccessPolicy,
@@ -258,19 +266,105 @@ def test_a_refusal_is_that_of_the_entry_that_is_nearest():
     # Within one entry, what is hardest to cure comes first: no step-up in vain.
     assert decision.near_misses[-1].as_json() == {
         "entry": {"entitlement": "group corp/analysts", "line": 1},
+        "condition": "networks",
         "failed": [
             {
+                "condition": "networks",
                 "code": "outside_network",
                 "detail": "This role is not given to your network address (10.1.2.3).",
+                "satisfied_by": "a client address in 192.0.2.0/24",
             },
             {
+                "condition": "mfa_within",
                 "code": "mfa_stale",
                 "detail": "This role asks for a second factor shown in the last 10 s; "
                 "verify it again.",
+                "satisfied_by": "a second factor shown in the last 10 s: `broker mfa verify`",
             },
-            {"code": "reason_required", "detail": "This role asks for a reason."},
+            {
+                "condition": "reason",
+                "code": "reason_required",
+                "detail": "This role asks for a reason.",
+                "satisfied_by": "a reason: `--reason TEXT`",
+            },
         ],
     }
+
+
+OFFICE = Hours.parse(["Mon-Fri 08:00-20:00 Europe/Berlin"])
+BEFORE_WORK = datetime(2026, 11, 24, 6, 59, 59, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("one", "who", "given", "condition", "cure"),
+    [
+        (
+            entry(mfa_within=3600),
+            context(mfa_age=3600),
+            facts(),
+            "mfa_within",
+            "in the last 3600 s",
+        ),
+        (
+            entry(networks=(ip_network("10.0.0.0/8"), ip_network("2001:db8::/32"))),
+            context(),
+            facts("11.0.0.0"),
+            "networks",
+            "a client address in 10.0.0.0/8, 2001:db8::/32",
+        ),
+        (
+            entry(hours=OFFICE),
+            context(now=BEFORE_WORK),
+            facts(now=BEFORE_WORK),
+            "hours",
+            "waiting until 2026-11-24T07:00:00Z",
+        ),
+        (entry(reason=True), context(), facts(reason=" "), "reason", "--reason TEXT"),
+        (entry(mode=Mode.ON_REQUEST), context(), facts(), "mode", "an approved request"),
+    ],
+)
+def test_a_near_miss_names_the_one_condition_and_what_satisfies_it(
+    one, who, given, condition, cure
+):
+    decision = decide(entitled(one), who, "data-reader", (), given)
+    assert isinstance(decision, Denied)
+    [miss] = decision.near_misses
+    assert miss.entry == one
+    [unmet] = miss.unmet
+    assert unmet.condition == condition
+    assert cure in unmet.cure
+    assert decision.error is unmet.error
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "condition", "cure"),
+    [
+        (1, 7200, "not_before", "waiting until 2026-11-24T12:00:01Z"),
+        (-7200, 0, "expires_at", "this one ended 2026-11-24T12:00:00Z"),
+    ],
+)
+def test_a_grant_out_of_force_is_a_near_miss(begins, ends, condition, cure):
+    decision = decide(BASE, context(), "admin", (grant(begins=begins, ends=ends),), facts())
+    assert isinstance(decision, Denied)
+    [miss] = decision.near_misses
+    assert [unmet.condition for unmet in miss.unmet] == [condition]
+    assert cure in miss.unmet[0].cure
+
+
+def test_entries_for_others_say_whom_the_role_is_given_to():
+    """For auditors: what stands between this person and the role, the nearest entry first."""
+    rules = entitled(
+        entry(line=1),  # hers: not among the others'
+        entry(Group("corp/sre"), reason=True, line=2),
+        entry(User("corp/eve@example.com"), line=3),
+        entry(WorkloadRef("deploy", "https://ci.test"), role="admin", line=4),
+    )
+    misses = entries_for_others(rules, context(), "data-reader", facts())
+    assert [entry_json(miss.entry)["line"] for miss in misses] == [3, 2]
+    assert [unmet.condition for unmet in misses[1].unmet] == ["subject", "reason"]
+    assert misses[0].unmet[0].cure == "being user corp/eve@example.com"
+    assert misses[1].unmet[0].cure == "membership of group corp/sre, as the provider says at login"
+    assert entries_for_others(rules, context(), "no-such-role", facts()) == ()
 
 
 def test_offers_list_what_one_can_have_whether_or_not_it_applies_now():

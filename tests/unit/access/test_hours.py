@@ -106,3 +106,21 @@ def test_what_remains_is_exactly_how_long_it_stays_inside(opens, closes, zone, m
     if remaining:
         assert hours.contains(moment + timedelta(seconds=remaining - 1))
         assert not hours.contains(moment + timedelta(seconds=remaining))
+
+
+@pytest.mark.parametrize(
+    ("hours", "moment", "opens"),
+    [
+        (OFFICE, utc(2026, 11, 24, 6, 59, 59), utc(2026, 11, 24, 7)),
+        (OFFICE, utc(2026, 11, 24, 7, 0, 0), utc(2026, 11, 25, 7)),  # open: the one after it
+        (OFFICE, utc(2026, 11, 27, 19, 0, 0), utc(2026, 11, 30, 7)),  # over the weekend
+        (OFFICE, utc(2026, 3, 27, 19, 0, 0), utc(2026, 3, 30, 6)),  # into summer time
+        (NIGHT, utc(2026, 11, 28, 5, 0, 0), utc(2026, 12, 4, 21)),
+        (SUNDAY, utc(2026, 3, 29, 0, 59, 59), utc(2026, 3, 29, 1)),  # at the jump
+        (SUNDAY, utc(2026, 10, 25, 0, 29, 59), utc(2026, 10, 25, 0, 30)),
+    ],
+)
+def test_when_a_window_opens_next(hours, moment, opens):
+    assert hours.next_opening(moment) == opens
+    assert hours.contains(opens)
+    assert not hours.contains(opens - timedelta(microseconds=1))
