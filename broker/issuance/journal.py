@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from broker.audit.receipt import Receipt
 from broker.audit.record import Actor, Appended, Event
 
 
@@ -61,12 +62,14 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class Concluded:
     """`state` is ISSUED, or WITHHELD with `reason` (suspended, session_ended, grant_revoked,
-    grant_expired, late): then nothing may be returned to the caller.
+    grant_expired, late): then nothing may be returned to the caller. `receipt`: for ISSUED,
+    where the log is signed.
     """
 
     state: State
     reason: str | None
     appended: Appended
+    receipt: Receipt | None = None
 
 
 class Journal(Protocol):

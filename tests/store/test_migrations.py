@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,14 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import bindparam, text
 
 from broker.adapters.migrations import check_schema, current_revision, migrate, newest_revision
 from broker.adapters.store.engine import Database
-from broker.adapters.store.schema import metadata
+from broker.adapters.store.schema import UtcTime, metadata
+from broker.adapters.store.tree import AuditTree
+from broker.audit.chain import leaf_hash
+from broker.audit.merkle import NO_LEAVES, verify_inclusion
 from broker.errors import AuditUnavailable, StartupError
 
 
@@ -60,6 +64,41 @@ async def test_the_head_of_the_log_is_seeded(database: Database) -> None:
     async with database.read() as conn:
         rows = (await conn.execute(text("SELECT id, seq, chain, time FROM audit_head"))).all()
     assert [tuple(row) for row in rows] == [(1, 0, bytes(32), None)]
+
+
+async def test_records_from_before_the_tree_are_planted_in_it(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.adapters.migrations.command.upgrade", _upgrade_to("0001"))
+    await migrate(empty_url)
+    leaves = [leaf_hash(b"%d" % n) for n in range(600)]
+    database = Database.open(empty_url)
+    async with database.begin() as conn:
+        await conn.execute(
+            text(
+                "INSERT INTO audit_records (seq, time, type, actor_id, record, leaf, chain) "
+                "VALUES (:seq, :time, 't', 'a', :leaf, :leaf, :leaf)"
+            ).bindparams(bindparam("time", type_=UtcTime())),
+            [
+                {"seq": seq, "time": datetime.now(UTC), "leaf": leaf}
+                for seq, leaf in enumerate(leaves, 1)
+            ],
+        )
+        await conn.execute(text("UPDATE audit_head SET seq = 600"))
+    monkeypatch.undo()
+    await migrate(empty_url)
+    grown = NO_LEAVES.extend(leaves)
+    tree = AuditTree(database)
+    assert await tree.edge() == grown.after
+    for seq in (1, 256, 257, 600):
+        leaf, path = await tree.inclusion(seq, 600)
+        verify_inclusion(leaf, seq - 1, 600, path, grown.after.root)
+    await database.aclose()
+
+
+def _upgrade_to(revision: str) -> Callable[[Config, str], None]:
+    upgrade = command.upgrade
+    return lambda config, _: upgrade(config, revision)
 
 
 async def test_several_migrators_at_once_and_again(empty_url: str) -> None:

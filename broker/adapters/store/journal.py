@@ -27,9 +27,12 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from broker.adapters.store.engine import PATIENCE, Database
-from broker.adapters.store.journal_batch import Answer, Entry, Ledger
+from broker.adapters.store.journal_batch import Answer, Entry, Flushed, Ledger
 from broker.adapters.store.journal_postgresql import PostgresLedger
 from broker.adapters.store.journal_sqlite import SqliteLedger
+from broker.audit.checkpoint import Checkpoint
+from broker.audit.note import Signer
+from broker.audit.receipt import Receipt
 from broker.audit.record import Appended, Event, NotStorable, clean_text
 from broker.audit.suppress import DenialWindow
 from broker.errors import AuditUnavailable
@@ -58,7 +61,9 @@ class GroupCommitJournal:
         patience: float = PATIENCE,
         reap_after: float = REAP_AFTER,
         housekeeping_every: float = HOUSEKEEPING_EVERY,
+        signer: Signer | None = None,
     ) -> None:
+        """`signer`: signs a receipt for each issuance; None gives none."""
         self._ledger: Ledger = (
             SqliteLedger(database) if database.dialect == "sqlite" else PostgresLedger(database)
         )
@@ -75,6 +80,7 @@ class GroupCommitJournal:
         self._housekeeper: asyncio.Task[None] | None = None
         self._denials = DenialWindow()
         self._suppressed: tuple[Event, ...] = ()
+        self._signer = signer
 
     async def start(self) -> None:
         """Begin to accept. Connects to nothing before there is something to append."""
@@ -207,7 +213,8 @@ class GroupCommitJournal:
 
     async def _append_batch(self, entries: Sequence[Entry]) -> None:
         try:
-            answers = await self._ledger.flush(entries)
+            flushed = await self._ledger.flush(entries)
+            answers = self._with_receipts(flushed)
         except AuditUnavailable as error:
             _log.warning(
                 "%d audit records could not be written: %s", len(entries), error.log_detail
@@ -226,6 +233,26 @@ class GroupCommitJournal:
             for entry, answer in zip(entries, answers, strict=True):
                 if not entry.answer.done():
                     entry.answer.set_result(answer)
+
+    def _with_receipts(self, flushed: Flushed) -> list[Answer]:
+        """The answers, each issued one with the proof that its record is in the log: one
+        signature for all of them, made when the transaction is over and its lock is free.
+        """
+        growth, signer = flushed.growth, self._signer
+        if signer is None or growth is None or not flushed.issued:
+            return flushed.answers
+        tree = growth.after
+        note = Checkpoint(signer.key.name, tree.size, tree.root).signed(signer)
+        answers: list[Answer] = []
+        for answer in flushed.answers:
+            if isinstance(answer, Concluded) and answer.appended.seq in flushed.issued:
+                seq = answer.appended.seq
+                path = growth.inclusion(seq - 1)
+                receipt = Receipt(seq, flushed.issued[seq], path, note)
+                answers.append(replace(answer, receipt=receipt))
+            else:
+                answers.append(answer)
+        return answers
 
     # --- Housekeeping ----------------------------------------------------------------------
 

@@ -21,8 +21,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
-from broker.adapters.store.records import LockedHead, Row, link
+from broker.adapters.store.records import Linked, LockedHead, link
 from broker.audit import record as audit
+from broker.audit.merkle import Growth
 from broker.audit.record import Appended, Attachment, Event, EventType, Prepared, clean, prepare
 from broker.issuance.journal import SYSTEM_ACTOR, Concluded, Intent, Outcome, State
 
@@ -81,15 +82,24 @@ class Orphan:
     requested_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """What was committed: an answer for each entry, in order (None: an intent whose id is
+    taken), the tree's growth, and the records whose callers get a receipt, by number.
+    """
+
+    answers: list[Answer]
+    growth: Growth | None
+    issued: Mapping[int, bytes]
+
+
 class Ledger(Protocol):
     """The SQL of a group commit. Both methods raise AuditUnavailable where the database is out,
     and anything else where a statement was refused: nothing was committed then.
     """
 
-    async def flush(self, entries: Sequence[Entry]) -> list[Answer]:
-        """Commit all entries in one transaction; answers in the same order. None: an intent
-        whose id is taken.
-        """
+    async def flush(self, entries: Sequence[Entry]) -> Flushed:
+        """Commit all entries in one transaction."""
         ...
 
     async def reap(self, older_than: float, limit: int) -> int:
@@ -119,6 +129,8 @@ class Batch:
         self._reasons: dict[Entry, str] = {}
         self._late: list[Entry] = []
         self._answers: dict[Entry, Answer] = {}
+        self._issued: dict[int, bytes] = {}
+        self._growth: Growth | None = None
 
     @property
     def intents(self) -> list[Intent]:
@@ -157,8 +169,8 @@ class Batch:
 
     def settle(
         self, head: LockedHead, moved: Collection[str], inserted: Collection[str]
-    ) -> tuple[list[Row], list[Attachment]]:
-        """The rows to append and what stands beside them. `moved` and `inserted` are the ids
+    ) -> tuple[Linked, list[Attachment]]:
+        """What to append and what stands beside it. `moved` and `inserted` are the ids
         that came back from the conditional UPDATE and from the INSERT.
         """
         moved, inserted = set(moved), set(inserted)
@@ -171,10 +183,13 @@ class Batch:
                 inserted.discard(entry.intent.id)
             recorded.append(entry)
             prepared.append(self._final(entry, moved))
-        rows = link(prepared, head)
-        for entry, row in zip(recorded, rows, strict=True):
+        linked = link(prepared, head)
+        for entry, row in zip(recorded, linked.rows, strict=True):
             self._answers[entry] = self._answer(entry, Appended(row.seq, row.leaf))
-        return rows, [p.attachment for p in prepared if p.attachment is not None]
+            if row.type == EventType.ISSUANCE_ISSUED:
+                self._issued[row.seq] = row.record
+        self._growth = linked.growth
+        return linked, [p.attachment for p in prepared if p.attachment is not None]
 
     @property
     def recordings(self) -> list[Move]:
@@ -182,8 +197,10 @@ class Batch:
         return [_move(e.outcome, State.ORPHANED) for e in self._late if e.outcome]
 
     @property
-    def answers(self) -> list[Answer]:
-        return [self._answers.get(entry) for entry in self._all]
+    def flushed(self) -> Flushed:
+        """To be read once the transaction has committed."""
+        answers = [self._answers.get(entry) for entry in self._all]
+        return Flushed(answers, self._growth, self._issued)
 
     def _reason(self, entry: Entry, intent: Intent, known: set[tuple[str, str]]) -> str | None:
         """Why nothing may be handed out. What the recheck does not vouch for is not there."""

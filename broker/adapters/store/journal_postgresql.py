@@ -18,15 +18,15 @@ from typing import Any, TypeAlias
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.adapters.store.engine import PATIENCE, Database, unavailable_when_out
-from broker.adapters.store.journal_batch import Answer, Batch, Entry, Move, Orphan, orphaned
-from broker.adapters.store.records import LockedHead, Row, head_missing, link
+from broker.adapters.store.journal_batch import Batch, Entry, Flushed, Move, Orphan, orphaned
+from broker.adapters.store.records import Linked, LockedHead, head_missing, link
 from broker.audit.record import Attachment, clean, prepare
 from broker.issuance.journal import Intent
 
 Driver: TypeAlias = Any  # asyncpg.Connection, which ships no types
 
 _LOCK_HEAD = """
-SELECT seq, chain, time, clock_timestamp() AS now FROM audit_head WHERE id = 1 FOR UPDATE
+SELECT seq, chain, time, tree, clock_timestamp() AS now FROM audit_head WHERE id = 1 FOR UPDATE
 """
 
 _RECHECK = """
@@ -78,12 +78,17 @@ RETURNING id
 """
 
 _APPEND = """
-WITH head AS (UPDATE audit_head SET seq = $1, chain = $2, time = $3 WHERE id = 1)
+WITH head AS (UPDATE audit_head SET seq = $1, chain = $2, time = $3, tree = $11 WHERE id = 1)
 INSERT INTO audit_records (seq, time, type, actor_id, principal_id, record, leaf, chain)
 SELECT v.seq, $3, v.type, v.actor_id, v.principal_id, v.record, v.leaf, v.chain
   FROM unnest($4::bigint[], $5::text[], $6::text[], $7::text[], $8::bytea[], $9::bytea[],
               $10::bytea[])
        AS v(seq, type, actor_id, principal_id, record, leaf, chain)
+"""
+
+_COMPLETE = """
+INSERT INTO audit_nodes (height, place, hash)
+SELECT * FROM unnest($1::integer[], $2::bigint[], $3::bytea[])
 """
 
 _ATTACH = """
@@ -116,7 +121,7 @@ class PostgresLedger:
         self._driver: Driver = None
         self._busy = asyncio.Lock()
 
-    async def flush(self, entries: Sequence[Entry]) -> list[Answer]:
+    async def flush(self, entries: Sequence[Entry]) -> Flushed:
         """See Ledger."""
         async with self._transaction_holding_head() as (driver, head):
             batch = Batch(entries)
@@ -136,11 +141,11 @@ class PostgresLedger:
                 returned = await driver.fetch(_MOVE, *_columns(moves), head.next_time)
                 moved = [row[0] for row in returned]
             inserted = await _insert(driver, batch.intents, head)
-            rows, attachments = batch.settle(head, moved, inserted)
+            linked, attachments = batch.settle(head, moved, inserted)
             if batch.recordings:
                 await driver.execute(_RECORD_LATE, *_columns(batch.recordings))
-            await _append(driver, rows, attachments)
-        return batch.answers
+            await _append(driver, linked, attachments)
+        return batch.flushed
 
     async def reap(self, older_than: float, limit: int) -> int:
         """See Ledger. Looks first, so that an idle log's head is not locked for nothing."""
@@ -165,7 +170,10 @@ class PostgresLedger:
             row = await driver.fetchrow(_LOCK_HEAD)
             if row is None:
                 raise head_missing()
-            yield driver, LockedHead(row["seq"], row["chain"], row["time"], row["now"])
+            yield (
+                driver,
+                LockedHead.read(row["seq"], row["chain"], row["time"], row["tree"], row["now"]),
+            )
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Driver]:
@@ -236,7 +244,8 @@ def _columns(moves: Sequence[Move]) -> tuple[list[Any], ...]:
     )
 
 
-async def _append(driver: Driver, rows: Sequence[Row], attachments: Sequence[Attachment]) -> None:
+async def _append(driver: Driver, linked: Linked, attachments: Sequence[Attachment]) -> None:
+    rows = linked.rows
     if not rows:
         return
     last = rows[-1]
@@ -252,7 +261,16 @@ async def _append(driver: Driver, rows: Sequence[Row], attachments: Sequence[Att
         [r.record for r in rows],
         [r.leaf for r in rows],
         [r.chain for r in rows],
+        linked.growth.after.to_bytes(),
     )
+    completed = linked.growth.tile_roots()
+    if completed:
+        await driver.execute(
+            _COMPLETE,
+            [node.height for node, _ in completed],
+            [node.place for node, _ in completed],
+            [value for _, value in completed],
+        )
     if attachments:
         await driver.execute(
             _ATTACH, [a.sha256 for a in attachments], [a.body for a in attachments]

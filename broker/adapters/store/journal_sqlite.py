@@ -22,15 +22,15 @@ from typing import ParamSpec, TypeVar
 
 from broker.adapters.store.engine import PATIENCE, Database, unavailable_when_out
 from broker.adapters.store.journal_batch import (
-    Answer,
     Batch,
     Entry,
+    Flushed,
     Move,
     Orphan,
     Recheck,
     orphaned,
 )
-from broker.adapters.store.records import LockedHead, Row, head_missing, link
+from broker.adapters.store.records import Linked, LockedHead, head_missing, link
 from broker.adapters.store.schema import from_microseconds, to_microseconds
 from broker.audit.record import Attachment, clean, prepare
 from broker.issuance.journal import Intent
@@ -97,11 +97,11 @@ class SqliteLedger:
         self._thread = ThreadPoolExecutor(1, "audit-writer")
         self._conn: sqlite3.Connection | None = None
 
-    async def flush(self, entries: Sequence[Entry]) -> list[Answer]:
+    async def flush(self, entries: Sequence[Entry]) -> Flushed:
         """See Ledger."""
         batch = Batch(entries)
         await self._in_thread(self._flush, batch)
-        return batch.answers
+        return batch.flushed
 
     async def reap(self, older_than: float, limit: int) -> int:
         """See Ledger."""
@@ -131,10 +131,10 @@ class SqliteLedger:
             standing = [] if recheck is None else _recheck(conn, recheck, now)
             moved = [move.id for move in batch.moves(standing) if _move(conn, move, now)]
             inserted = [intent.id for intent in batch.intents if _insert(conn, intent, now)]
-            rows, attachments = batch.settle(head, moved, inserted)
+            linked, attachments = batch.settle(head, moved, inserted)
             for late in batch.recordings:
                 conn.execute(_RECORD_LATE, (*_outcome(late), late.id, late.state.value))
-            _append(conn, rows, attachments)
+            _append(conn, linked, attachments)
 
     def _reap(self, older_than: float, limit: int) -> int:
         with self._transaction_holding_head() as (conn, head):
@@ -185,11 +185,11 @@ class SqliteLedger:
 
 
 def _read_head(conn: sqlite3.Connection) -> LockedHead:
-    row = conn.execute("SELECT seq, chain, time FROM audit_head WHERE id = 1").fetchone()
+    row = conn.execute("SELECT seq, chain, time, tree FROM audit_head WHERE id = 1").fetchone()
     if row is None:
         raise head_missing()
     time = None if row[2] is None else from_microseconds(row[2])
-    return LockedHead(row[0], row[1], time, datetime.now(UTC))
+    return LockedHead.read(row[0], row[1], time, row[3], datetime.now(UTC))
 
 
 def _recheck(conn: sqlite3.Connection, recheck: Recheck, now: int) -> list[tuple[str, str]]:
@@ -240,9 +240,8 @@ def _insert(conn: sqlite3.Connection, intent: Intent, now: int) -> bool:
     return conn.execute(_INSERT_ISSUANCE, values).rowcount == 1
 
 
-def _append(
-    conn: sqlite3.Connection, rows: Sequence[Row], attachments: Sequence[Attachment]
-) -> None:
+def _append(conn: sqlite3.Connection, linked: Linked, attachments: Sequence[Attachment]) -> None:
+    rows = linked.rows
     if not rows:
         return
     last = rows[-1]
@@ -255,8 +254,12 @@ def _append(
         ],
     )
     conn.execute(
-        "UPDATE audit_head SET seq = ?, chain = ?, time = ? WHERE id = 1",
-        (last.seq, last.chain, time),
+        "UPDATE audit_head SET seq = ?, chain = ?, time = ?, tree = ? WHERE id = 1",
+        (last.seq, last.chain, time, linked.growth.after.to_bytes()),
+    )
+    conn.executemany(
+        "INSERT INTO audit_nodes (height, place, hash) VALUES (?, ?, ?)",
+        [(node.height, node.place, value) for node, value in linked.growth.tile_roots()],
     )
     conn.executemany(
         "INSERT INTO audit_attachments (sha256, body) VALUES (?, ?) ON CONFLICT DO NOTHING",

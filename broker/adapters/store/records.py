@@ -2,7 +2,8 @@
 
 Owns `append`, which every store verb calls last in its own transaction, and
 `AuditRecords`, which reads pages, exports and the head. Does not own: what a
-record is (`broker.audit`), nor the issuance path's appends (`journal`).
+record is (`broker.audit`), the issuance path's appends (`journal`), nor proofs
+(`tree`).
 """
 
 from __future__ import annotations
@@ -16,8 +17,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.adapters.store.engine import Database
-from broker.adapters.store.schema import audit_attachments, audit_head, audit_records
+from broker.adapters.store.schema import (
+    audit_attachments,
+    audit_head,
+    audit_nodes,
+    audit_records,
+)
 from broker.audit.chain import Head, chain_hash, leaf_hash
+from broker.audit.merkle import CompactRange, Growth
 from broker.audit.record import Appended, Attachment, Event, Prepared, clean, prepare, rfc3339
 from broker.errors import AuditUnavailable
 
@@ -40,12 +47,22 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class LockedHead:
-    """The head as its holder read it. `now` is the database's clock."""
+    """The head as its holder read it: the tree's size is always `seq`. `now` is the database's
+    clock.
+    """
 
     seq: int
     chain: bytes
     time: datetime | None
+    tree: CompactRange
     now: datetime
+
+    @classmethod
+    def read(
+        cls, seq: int, chain: bytes, time: datetime | None, tree: bytes, now: datetime
+    ) -> LockedHead:
+        """From the row's columns. Raises AuditUnavailable where they don't belong together."""
+        return cls(seq, chain, time, read_tree(seq, tree), now)
 
     @property
     def next_time(self) -> datetime:
@@ -53,8 +70,26 @@ class LockedHead:
         return self.now if self.time is None else max(self.now, self.time)
 
 
-def link(prepared: Sequence[Prepared], head: LockedHead) -> list[Row]:
-    """The rows that follow on `head`, in order."""
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """The rows that follow on a head, in order, and the tree with them."""
+
+    rows: list[Row]
+    growth: Growth
+
+
+def read_tree(seq: int, tree: bytes) -> CompactRange:
+    """The head row's tree. Raises AuditUnavailable where it is of another number of records."""
+    try:
+        return CompactRange.parse(seq, tree)
+    except ValueError as error:
+        raise AuditUnavailable(
+            log_detail=f"audit_head is damaged ({error}); restore the database"
+        ) from error
+
+
+def link(prepared: Sequence[Prepared], head: LockedHead) -> Linked:
+    """What follows on `head`, in order."""
     moment = head.next_time
     text = rfc3339(moment)
     seq, chain = head.seq, head.chain
@@ -65,7 +100,7 @@ def link(prepared: Sequence[Prepared], head: LockedHead) -> list[Row]:
         leaf = leaf_hash(record)
         chain = chain_hash(chain, leaf)
         rows.append(Row(seq, moment, one.type, one.actor_id, one.principal_id, record, leaf, chain))
-    return rows
+    return Linked(rows, head.tree.extend(row.leaf for row in rows))
 
 
 def head_missing() -> AuditUnavailable:
@@ -84,7 +119,8 @@ async def append(conn: AsyncConnection, events: Sequence[Event]) -> tuple[Append
     if not events:
         return ()
     prepared = [prepare(clean(event)) for event in events]
-    rows = link(prepared, await _lock_head(conn))
+    linked = link(prepared, await _lock_head(conn))
+    rows = linked.rows
     await conn.execute(
         insert(audit_records),
         [
@@ -105,8 +141,14 @@ async def append(conn: AsyncConnection, events: Sequence[Event]) -> tuple[Append
     await conn.execute(
         update(audit_head)
         .where(audit_head.c.id == 1)
-        .values(seq=last.seq, chain=last.chain, time=last.time)
+        .values(seq=last.seq, chain=last.chain, time=last.time, tree=linked.growth.after.to_bytes())
     )
+    completed = linked.growth.tile_roots()
+    if completed:
+        await conn.execute(
+            insert(audit_nodes),
+            [{"height": n.height, "place": n.place, "hash": value} for n, value in completed],
+        )
     for one in prepared:
         if one.attachment is not None:
             await _store_attachment(conn, one.attachment)
@@ -118,7 +160,13 @@ async def _lock_head(conn: AsyncConnection) -> LockedHead:
     clock = literal(None) if sqlite_now else func.clock_timestamp()
     row = (
         await conn.execute(
-            select(audit_head.c.seq, audit_head.c.chain, audit_head.c.time, clock.label("now"))
+            select(
+                audit_head.c.seq,
+                audit_head.c.chain,
+                audit_head.c.time,
+                audit_head.c.tree,
+                clock.label("now"),
+            )
             .where(audit_head.c.id == 1)
             .with_for_update()
         )
@@ -127,7 +175,7 @@ async def _lock_head(conn: AsyncConnection) -> LockedHead:
         raise head_missing()
     # SQLite runs in this process: its clock is ours.
     now = datetime.now(UTC) if sqlite_now else row.now.astimezone(UTC)
-    return LockedHead(row.seq, row.chain, row.time, now)
+    return LockedHead.read(row.seq, row.chain, row.time, row.tree, now)
 
 
 async def _store_attachment(conn: AsyncConnection, attachment: Attachment) -> None:

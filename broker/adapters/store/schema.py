@@ -371,7 +371,28 @@ audit_head = Table(
     Column("seq", BigInteger, nullable=False),
     Column("chain", LargeBinary, nullable=False),
     Column("time", UtcTime),
+    # The Merkle tree's right edge over the first `seq` records: merkle.CompactRange.
+    Column("tree", LargeBinary, nullable=False),
     CheckConstraint("id = 1", name="one_row"),
+)
+
+# The hashes of full tiles, by which proofs and tiles are made without reading the log again:
+# one for each 256 records, one for each 256 of those, and so on. Leaves are audit_records.leaf.
+audit_nodes = Table(
+    "audit_nodes",
+    metadata,
+    Column("height", Integer, primary_key=True, autoincrement=False),
+    Column("place", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+
+audit_checkpoints = Table(
+    "audit_checkpoints",
+    metadata,
+    Column("size", _BigKey, primary_key=True, autoincrement=False),
+    # The signed note, as it is given out.
+    Column("note", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
 )
 
 audit_attachments = Table(
