@@ -63,12 +63,14 @@ def report(
     login_session_expires_at: datetime,
     chained: bool,
     now: datetime,
+    session_limit: str = "login_session_remaining",
 ) -> DurationReport:
     """What is granted of `requested` seconds, or of the role's default.
 
-    Above a limit it is lowered. Raises InvalidRequest for a request outside of
-    900 to 43200, and DurationTooShort, with `limits` and `bound_by` in its
-    extra, where less than 900 s remain.
+    Above a limit it is lowered. `session_limit` names what `login_session_expires_at` ends: a
+    job's session is its time to live. Raises InvalidRequest for a request outside of
+    900 to 43200, and DurationTooShort, with `limits`, `bound_by` and
+    `chained` in its extra, where less than 900 s remain.
     """
     if requested is not None:
         if isinstance(requested, bool) or not MIN_DURATION <= requested <= MAX_DURATION:
@@ -83,7 +85,7 @@ def report(
         limits.append(Limit("organization", organization_maximum))
     if chained:
         limits.append(Limit("role_chaining", CHAINED_MAXIMUM))
-    limits.append(_clock("login_session_remaining", login_session_expires_at, now))
+    limits.append(_clock(session_limit, login_session_expires_at, now))
     limits.extend(_clock(name, end, now) for name, end in ceiling.ends)
 
     bound = min(limits, key=lambda limit: limit.seconds)
@@ -91,7 +93,11 @@ def report(
         raise DurationTooShort(
             f"{_WORDS.get(bound.name, bound.name)} leaves {bound.seconds} s; "
             f"AWS gives no less than {MIN_DURATION} s.",
-            extra={"limits": limits_json(tuple(limits)), "bound_by": bound.name},
+            extra={
+                "limits": limits_json(tuple(limits)),
+                "bound_by": bound.name,
+                "chained": chained,
+            },
         )
     return DurationReport(requested, bound.seconds, bound.name, tuple(limits), chained)
 
@@ -101,6 +107,7 @@ _WORDS = {
     "role_maximum": "The role's maximum",
     "organization": "The organization's maximum",
     "login_session_remaining": "Your login session (sign in again for a new one)",
+    "job_remaining": "The job's time (a new token of its platform begins a new one)",
     "grant_remaining": "Your grant",
     "hours_remaining": "The end of this role's hours",
 }

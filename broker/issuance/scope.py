@@ -21,12 +21,17 @@ from broker.access.session_policy import MAX_POLICY, assemble, denials, hop_poli
 from broker.access.tags import ISSUANCE_TAG, MAX_VALUE, is_tag_text
 from broker.access.template import TextTemplate, ValueRefused
 from broker.errors import InvalidRequest, NotEntitled, ScopeTooLarge
-from broker.identity.principal import AuthContext, Principal
+from broker.identity.principal import AuthContext, Principal, PrincipalKind
 from broker.issuance.duration import DurationReport, report
 from broker.issuance.request import CredentialRequest
 from broker.issuance.sts import AssumeRole, Predecessor
 
 MAX_SESSION_NAME = 64
+
+_SESSION_LIMIT = {
+    PrincipalKind.PERSON: "login_session_remaining",
+    PrincipalKind.WORKLOAD: "job_remaining",
+}
 
 _ISSUANCE_ID = re.compile(r"[A-Za-z0-9_-]{20,40}", re.ASCII)
 _NOT_IN_SESSION_NAME = re.compile(r"[^A-Za-z0-9_+=,.@-]", re.ASCII)
@@ -70,15 +75,8 @@ def scope(
     if not _ISSUANCE_ID.fullmatch(issuance_id):
         raise ValueError("an issuance id is 20 to 40 letters, digits, - and _")
     role = allowed.role
-    duration = report(
-        role,
-        allowed.ceiling,
-        requested=request.duration,
-        organization_maximum=organization.maximum_duration,
-        login_session_expires_at=who.login_session_expires_at,
-        # What a hop's credentials assume is chained, whatever the broker's own are.
-        chained=chained or bool(role.via),
-        now=now,
+    duration = duration_report(
+        allowed, who, request, organization=organization, chained=chained, now=now
     )
     if role.generates_external_id and role.external_id is None:
         raise ValueError("the role's external id was not filled in from the store")
@@ -100,6 +98,29 @@ def scope(
     digest = None if policy is None else hashlib.sha256(policy.encode("ascii")).hexdigest()
     hops, last = _chain(role.via, call, who.principal.id)
     return Scoped(last, duration, digest, who.principal.id, hops)
+
+
+def duration_report(
+    allowed: Allowed,
+    who: AuthContext,
+    request: CredentialRequest,
+    *,
+    organization: Organization,
+    chained: bool,
+    now: datetime,
+) -> DurationReport:
+    """For how long, whatever it is narrowed to. Raises InvalidRequest, DurationTooShort."""
+    return report(
+        allowed.role,
+        allowed.ceiling,
+        requested=request.duration,
+        organization_maximum=organization.maximum_duration,
+        login_session_expires_at=who.login_session_expires_at,
+        session_limit=_SESSION_LIMIT[who.principal.kind],
+        # What a hop's credentials assume is chained, whatever the broker's own are.
+        chained=chained or bool(allowed.role.via),
+        now=now,
+    )
 
 
 def session_name(handle: str, issuance_id: str) -> str:
