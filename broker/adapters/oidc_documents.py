@@ -200,11 +200,11 @@ def parse_metadata(document: Mapping[str, object], issuer: str) -> Metadata:
     if document.get("issuer") != issuer:
         # Exactly: else one tenant of a provider could stand in for another (mix-up).
         raise FetchFailed("discovery: the document is another issuer's than the configured one")
-    plain_http = _is_loopback_http(issuer)
+    plain_http = is_loopback_http(issuer)
 
     def endpoint(name: str) -> str:
         value = document.get(name)
-        if not isinstance(value, str) or not _is_endpoint(value, plain_http):
+        if not isinstance(value, str) or not is_endpoint(value, plain_http):
             raise FetchFailed(f"discovery: its {name} is missing or not an https URL")
         return value
 
@@ -229,7 +229,10 @@ def _strings(value: object) -> frozenset[str]:
     return frozenset(item for item in value if isinstance(item, str))
 
 
-def _is_endpoint(url: str, plain_http: bool) -> bool:
+def is_endpoint(url: str, plain_http: bool) -> bool:
+    """Whether requests may go there. `plain_http`: the issuer itself is on this machine, and so
+    may this be.
+    """
     if len(url) > _MAX_URL or not url.isascii() or not url.isprintable() or " " in url:
         return False
     try:
@@ -239,10 +242,11 @@ def _is_endpoint(url: str, plain_http: bool) -> bool:
         return False
     if not parts.hostname or port == 0 or parts.username is not None or parts.fragment:
         return False
-    return parts.scheme == "https" or (plain_http and _is_loopback_http(url))
+    return parts.scheme == "https" or (plain_http and is_loopback_http(url))
 
 
-def _is_loopback_http(url: str) -> bool:
+def is_loopback_http(url: str) -> bool:
+    """Whether this is plain http to this very machine."""
     parts = urlsplit(url)
     if parts.scheme != "http" or parts.hostname is None:
         return False

@@ -139,7 +139,9 @@ class DenialWindow:
 
 
 def _kind(event: Event) -> _Kind:
-    code = event.detail.get("code", event.detail.get("reason"))
+    # Of a CI token the code is always the same; its reason is a constant sentence.
+    of_ci = event.type is EventType.CI_REJECTED
+    code = event.detail.get("reason" if of_ci else "code", event.detail.get("reason"))
     return _Kind(event.type, _source(event), _text(event.subject.get("role")), _text(code))
 
 

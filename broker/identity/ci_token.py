@@ -79,17 +79,17 @@ def unverified_issuer(token: UnverifiedToken) -> str:
 
 
 def check_ci_token(
-    token: UnverifiedToken,
-    key: VerificationKey,
+    claims: Mapping[str, object],
     *,
+    signing_input: bytes,
     issuer: str,
     lifetime: int,
     now: datetime,
 ) -> CiToken:
-    """Verify the signature, then every claim of the protocol. `lifetime` in seconds is the
-    longest that the issuer's tokens may live. Raises TokenRejected.
+    """Every claim of the protocol. `claims` are verified (`UnverifiedToken.verify`), and
+    `signing_input` is what was signed; `lifetime` in seconds is the longest that the issuer's
+    tokens may live. Raises TokenRejected.
     """
-    claims = token.verify(key)
     if claims.get("iss") != issuer:
         raise TokenRejected("it is from another issuer")
     seconds = now.timestamp()
@@ -110,7 +110,7 @@ def check_ci_token(
         issuer=issuer,
         audience=_audience(claims.get("aud")),
         claims=claims,
-        key=_key(issuer, token_id, token.signing_input),
+        key=_key(issuer, token_id, signing_input),
         has_id=token_id is not None,
         expires_at=datetime.fromtimestamp(expires, UTC),
     )

@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from broker.audit.record import Event
+from broker.identity.job import Job
 from broker.identity.principal import AuthContext
 
 LOGIN_SESSION_LIFETIME = timedelta(hours=12)
@@ -101,6 +102,7 @@ class Authenticated:
     may_enrol_until: datetime | None
     access_version: int  # newest version of the access policy; 0 before the first
     now: datetime
+    job: Job | None = None  # of a job token: what let the job in
 
 
 class Refreshed(StrEnum):

@@ -22,6 +22,9 @@ LOGIN_PER_ADDRESS = Limit("login_address", 60, 60)
 LOGIN_GLOBAL = Limit("login_global", 3000, 60)
 CODE_PER_ADDRESS = Limit("code_address", 60, 60)
 TOKEN_PER_ADDRESS = Limit("token_address", 300, 60)
+# Runners of many jobs share an address, and a token is checked in a tenth of a millisecond.
+CI_PER_ADDRESS = Limit("ci_address", 6000, 60)
+CI_PER_WORKLOAD = Limit("ci_workload", 6000, 60)
 ISSUANCE_PER_PRINCIPAL = Limit("issuance_principal", 6000, 60)
 
 

@@ -36,6 +36,7 @@ from broker.audit.receipt import Receipt
 from broker.audit.record import Appended, Event, NotStorable, clean_text
 from broker.audit.suppress import DenialWindow
 from broker.errors import AuditUnavailable
+from broker.identity.job_store import Exchange, Exchanged, NotExchanged
 from broker.issuance.journal import Concluded, Intent, Outcome
 
 CAPACITY = 4096
@@ -137,6 +138,14 @@ class GroupCommitJournal:
             raise AuditUnavailable(log_detail="the failure was not recorded as one")
         return answer
 
+    async def claim_token_id(self, exchange: Exchange) -> Exchanged | NotExchanged:
+        """See identity.job_store.TokenIds."""
+        self._require_open()
+        answer = await self._submit(exchange.event, exchange=exchange, patience=self._patience)
+        if not isinstance(answer, Exchanged | NotExchanged):
+            raise AuditUnavailable(log_detail="the exchange was not recorded as one")
+        return answer
+
     async def append(self, event: Event) -> Appended:
         """Append an event that goes with no other change. Raises AuditUnavailable."""
         self._require_open()
@@ -147,7 +156,8 @@ class GroupCommitJournal:
 
     async def deny(self, event: Event) -> None:
         """See Journal. Any event type of which a hostile party can cause a flood may come here:
-        issuance.denied, login.failed, mfa.failed. One that was counted is not waited for.
+        issuance.denied, login.failed, mfa.failed, ci.rejected. One that was counted is not
+        waited for.
         """
         self._require_open()
         if not self._denials.admit(event, self._now()):
@@ -183,13 +193,16 @@ class GroupCommitJournal:
         intent: Intent | None = None,
         outcome: Outcome | None = None,
         failed: Intent | None = None,
+        exchange: Exchange | None = None,
         patience: float | None,
     ) -> Answer:
         if len(self._waiting) >= self._capacity:
             raise AuditUnavailable(log_detail=f"{self._capacity} records wait already")
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         try:
-            entry = Entry(event, future, intent=intent, outcome=outcome, failed=failed)
+            entry = Entry(
+                event, future, intent=intent, outcome=outcome, failed=failed, exchange=exchange
+            )
         except NotStorable as error:
             raise AuditUnavailable(log_detail=f"{event.type}: {error}") from error
         self._waiting.append(entry)

@@ -7,8 +7,10 @@ Owns the entries that wait for a flush and `Batch`, which a ledger
 2. `live`: what to recheck, by one plain SELECT
 3. `moves`: the terminal states to set, by one conditional UPDATE
 4. `intents`: the issuances to insert
-5. `settle`: who was too late; the rows to append to the log
-6. `recordings`: key ids of credentials that came too late
+5. `token_keys`: CI tokens to use up, by one INSERT that skips those used before;
+   `openings`: the sessions of the jobs whose token was not
+6. `settle`: who was too late; the rows to append to the log
+7. `recordings`: key ids of credentials that came too late
 
 Does not own: the queue and the callers' patience (`journal`).
 """
@@ -16,25 +18,26 @@ Does not own: the queue and the callers' patience (`journal`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from broker.adapters.store.records import Linked, LockedHead, link
 from broker.audit import record as audit
 from broker.audit.merkle import Growth
 from broker.audit.record import Appended, Attachment, Event, EventType, Prepared, clean, prepare
+from broker.identity.job_store import Exchange, Exchanged, NotExchanged
 from broker.issuance.journal import SYSTEM_ACTOR, Concluded, Intent, Outcome, State
 
-Answer = Appended | Concluded | None
+Answer = Appended | Concluded | Exchanged | NotExchanged | None
 
 
 @dataclass(slots=True, eq=False)
 class Entry:
     """One caller's record, and the future that the caller waits on.
 
-    Exactly one of `intent`, `outcome` and `failed` is set, or none for a plain event.
+    Exactly one of `intent`, `outcome`, `failed` and `exchange` is set, or none for a plain event.
     """
 
     event: Event
@@ -42,6 +45,7 @@ class Entry:
     intent: Intent | None = None
     outcome: Outcome | None = None
     failed: Intent | None = None
+    exchange: Exchange | None = None
     prepared: Prepared = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,6 +97,16 @@ class Flushed:
     issued: Mapping[int, bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A job's login session to insert, with its token where it gets one."""
+
+    exchange: Exchange
+    began_at: datetime
+    ends_at: datetime
+    reused: bool
+
+
 class Ledger(Protocol):
     """The SQL of a group commit. Both methods raise AuditUnavailable where the database is out,
     and anything else where a statement was refused: nothing was committed then.
@@ -123,11 +137,16 @@ class Batch:
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         # A caller that gave up gets no answer, so an intent of theirs will have no STS call.
-        self._entries = [e for e in entries if e.intent is None or not e.answer.done()]
+        # Nor is a token used up for one.
+        self._entries = [
+            e for e in entries if (e.intent is None and e.exchange is None) or not e.answer.done()
+        ]
         self._all = entries
         self._abandoned = {e for e in entries if e.outcome is not None and e.answer.done()}
         self._reasons: dict[Entry, str] = {}
         self._late: list[Entry] = []
+        self._suspended: set[Entry] = set()
+        self._opened: dict[Entry, Opening] = {}
         self._answers: dict[Entry, Answer] = {}
         self._issued: dict[int, bytes] = {}
         self._growth: Growth | None = None
@@ -138,12 +157,13 @@ class Batch:
 
     @property
     def live(self) -> Recheck | None:
-        """What to recheck; None where no outcome is in the batch."""
+        """What to recheck; None where no outcome and no exchange is in the batch."""
         intents = [e.outcome.intent for e in self._entries if e.outcome]
-        if not intents:
+        exchanging = {e.exchange.principal_id for e in self._entries if e.exchange}
+        if not intents and not exchanging:
             return None
         return Recheck(
-            principals=list({i.principal_id for i in intents}),
+            principals=list({i.principal_id for i in intents} | exchanging),
             login_sessions=list({i.login_session_id for i in intents}),
             grants=list({i.grant_id for i in intents if i.grant_id is not None}),
         )
@@ -165,7 +185,36 @@ class Batch:
                 moves.setdefault(entry.outcome.intent.id, _move(entry.outcome, state))
             elif entry.failed is not None:
                 moves.setdefault(entry.failed.id, Move(entry.failed.id, State.FAILED))
+        self._suspended = {
+            entry
+            for entry in self._entries
+            if entry.exchange and ("principal", entry.exchange.principal_id) not in known
+        }
         return list(moves.values())
+
+    @property
+    def token_keys(self) -> dict[bytes, datetime]:
+        """The CI tokens to use up, and until when each is remembered."""
+        return {e.token_key: e.token_forgotten_at for _, e in self._exchanges()}
+
+    def openings(self, head: LockedHead, claimed: Collection[bytes]) -> list[Opening]:
+        """The sessions to open. `claimed` are the keys that came back from the INSERT: of many
+        entries with one token the first has it, and the others only where it may be reused.
+        """
+        unused = set(claimed)
+        now = head.now
+        for entry, exchange in self._exchanges():
+            first = exchange.token_key in unused
+            unused.discard(exchange.token_key)
+            if first or exchange.reuse:
+                ends_at = now + timedelta(seconds=exchange.lifetime)
+                self._opened[entry] = Opening(exchange, now, ends_at, reused=not first)
+        return list(self._opened.values())
+
+    def _exchanges(self) -> Iterator[tuple[Entry, Exchange]]:
+        for entry in self._entries:
+            if entry.exchange is not None and entry not in self._suspended:
+                yield entry, entry.exchange
 
     def settle(
         self, head: LockedHead, moved: Collection[str], inserted: Collection[str]
@@ -181,6 +230,10 @@ class Batch:
                 continue
             if entry.intent is not None:
                 inserted.discard(entry.intent.id)
+            if entry.exchange is not None and entry not in self._opened:
+                reason = "suspended" if entry in self._suspended else "replayed"
+                self._answers[entry] = NotExchanged(reason)
+                continue
             recorded.append(entry)
             prepared.append(self._final(entry, moved))
         linked = link(prepared, head)
@@ -216,6 +269,9 @@ class Batch:
     def _final(self, entry: Entry, moved: set[str]) -> Prepared:
         """The entry's record, or the one that takes its place."""
         outcome, failed = entry.outcome, entry.failed
+        opened = self._opened.get(entry)
+        if opened is not None and opened.reused:
+            return prepare(replace(entry.event, detail={**entry.event.detail, "reused": True}))
         if outcome is not None:
             if outcome.intent.id in moved:
                 moved.discard(outcome.intent.id)
@@ -231,6 +287,9 @@ class Batch:
         return entry.prepared
 
     def _answer(self, entry: Entry, appended: Appended) -> Answer:
+        opened = self._opened.get(entry)
+        if opened is not None:
+            return Exchanged(opened.began_at, opened.ends_at, opened.reused, appended)
         if entry.outcome is None:
             return appended
         reason = self._reasons.get(entry)

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.adapters.store.engine import PATIENCE, Database, unavailable_when_out
 from broker.adapters.store.journal_batch import Batch, Entry, Flushed, Move, Orphan, orphaned
+from broker.adapters.store.journal_jobs import open_jobs_postgresql
 from broker.adapters.store.records import Linked, LockedHead, head_missing, link
 from broker.audit.record import Attachment, clean, prepare
 from broker.issuance.journal import Intent
@@ -141,6 +142,7 @@ class PostgresLedger:
                 returned = await driver.fetch(_MOVE, *_columns(moves), head.next_time)
                 moved = [row[0] for row in returned]
             inserted = await _insert(driver, batch.intents, head)
+            await open_jobs_postgresql(driver, batch, head)
             linked, attachments = batch.settle(head, moved, inserted)
             if batch.recordings:
                 await driver.execute(_RECORD_LATE, *_columns(batch.recordings))

@@ -30,6 +30,7 @@ from broker.adapters.store.journal_batch import (
     Recheck,
     orphaned,
 )
+from broker.adapters.store.journal_jobs import open_jobs_sqlite
 from broker.adapters.store.records import Linked, LockedHead, head_missing, link
 from broker.adapters.store.schema import from_microseconds, to_microseconds
 from broker.audit.record import Attachment, clean, prepare
@@ -131,6 +132,7 @@ class SqliteLedger:
             standing = [] if recheck is None else _recheck(conn, recheck, now)
             moved = [move.id for move in batch.moves(standing) if _move(conn, move, now)]
             inserted = [intent.id for intent in batch.intents if _insert(conn, intent, now)]
+            open_jobs_sqlite(conn, batch, head)
             linked, attachments = batch.settle(head, moved, inserted)
             for late in batch.recordings:
                 conn.execute(_RECORD_LATE, (*_outcome(late), late.id, late.state.value))

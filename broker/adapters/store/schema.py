@@ -164,7 +164,18 @@ login_sessions = Table(
     Column("user_agent", Text),
     Column("may_enrol_until", UtcTime),
     Column("revoked_at", UtcTime),
+    # Of a CI job's session: the entry that let it in, and its verified claims, as JSON.
+    Column("job", Text),
     Index(None, "principal_id"),
+    Index(None, "expires_at"),
+)
+
+# CI tokens that were used, until they are refused as expired anyway.
+ci_token_ids = Table(
+    "ci_token_ids",
+    metadata,
+    Column("key_hash", LargeBinary, primary_key=True),
+    Column("expires_at", UtcTime, nullable=False),
     Index(None, "expires_at"),
 )
 

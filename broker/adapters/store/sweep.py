@@ -13,6 +13,7 @@ from sqlalchemy import Table, delete, select, tuple_
 
 from broker.adapters.store.engine import Database
 from broker.adapters.store.schema import (
+    ci_token_ids,
     enrolment_codes,
     login_attempts,
     login_sessions,
@@ -35,6 +36,8 @@ _SWEPT = (
     _Kept(throttle_counters, timedelta()),
     _Kept(login_attempts, timedelta()),
     _Kept(enrolment_codes, timedelta()),
+    # Their expiry is the tokens' own and the leeway on it; clocks may still differ a little.
+    _Kept(ci_token_ids, timedelta(minutes=5)),
     # Refresh tokens that were rotated out stay until their session expires, and spent codes as
     # long as the session made from them can last: showing one again must still be noticed.
     _Kept(tokens, timedelta()),
