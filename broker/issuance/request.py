@@ -9,6 +9,7 @@ access policy and the login alone.
 from __future__ import annotations
 
 import base64
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,6 +36,9 @@ def new_issuance_id() -> str:
     return "iss-" + base64.b32encode(secrets.token_bytes(17)).decode("ascii").lower()[:26]
 
 
+_NAME = re.compile(r"[A-Za-z][A-Za-z_]{0,31}", re.ASCII)
+
+
 @dataclass(frozen=True, slots=True)
 class CredentialRequest:
     """`duration` in seconds as asked, not yet judged. `restrict`: Deny statements, parsed JSON.
@@ -56,9 +60,7 @@ class CredentialRequest:
         """
         for name in body:
             if name not in _FIELDS:
-                raise InvalidRequest(
-                    f"{str(name)[:80]!r} is no field here; {nearest(name, _FIELDS)}."
-                )
+                raise InvalidRequest(f"{_shown(name)} is no field here; {nearest(name, _FIELDS)}.")
         return cls(
             role=_role(body.get("role")),
             duration=_duration(body.get("duration")),
@@ -67,6 +69,14 @@ class CredentialRequest:
             restrict=_restrict(body.get("restrict")),
             client=_line(body.get("client"), "client", MAX_CLIENT),
         )
+
+
+def _shown(name: object) -> str:
+    """The name where it looks like one. What does not may be a secret in the wrong place, and
+    error bodies end up in logs.
+    """
+    looks_like_one = isinstance(name, str) and _NAME.fullmatch(name)
+    return f"{name!r}" if looks_like_one else "A name that is left out here"
 
 
 def _role(value: object) -> str:
@@ -102,7 +112,7 @@ def _parameters(value: object) -> Mapping[str, str]:
         raise InvalidRequest(f"There are more than {MAX_PARAMETERS} parameters.")
     for name, text in value.items():
         if not isinstance(name, str) or not PARAMETER_NAME.fullmatch(name):
-            raise InvalidRequest(f"{str(name)[:80]!r} is no name of a parameter.")
+            raise InvalidRequest(f"{_shown(name)} is no name of a parameter.")
         if not isinstance(text, str) or len(text) > MAX_VALUE:
             raise InvalidRequest(f"Parameter {name} is a string of at most {MAX_VALUE} characters.")
     return dict(value)

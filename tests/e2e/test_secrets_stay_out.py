@@ -56,11 +56,11 @@ def error_bodies(broker: Deployment, secrets: list[str], token: str) -> list[str
                 client.post("/v1/credentials", headers=bearer, json={"role": secret[:60]}),
                 client.post("/v1/mfa/verify", headers=bearer, json={"code": secret}),
                 client.post("/v1/credentials", headers=bearer, json={secret: "data-reader"}),
-                client.get("/v1/me", headers={"Authorization": f"Bearer {secret}"}),
+                client.get("/v1/me", headers={"Authorization": f"Bearer {secret}x"}),
                 client.post("/oauth/token", data={"grant_type": "refresh_token"} | {"x": secret}),
                 client.get("/login/callback", params={"code": secret, "state": secret}),
             ]
-            assert all(answer.status_code >= 400 or answer.is_redirect for answer in answers)
+            assert all(answer.status_code >= 400 for answer in answers), answers
             bodies += [answer.text for answer in answers]
     return bodies
 
@@ -120,6 +120,15 @@ def shapes(secret: str) -> list[bytes]:
     return forms
 
 
+def whereabouts(secrets: dict[str, str], places: dict[str, bytes]) -> list[str]:
+    return [
+        f"{name} in {place}"
+        for name, secret in secrets.items()
+        for place, content in places.items()
+        if any(shape in content for shape in shapes(secret))
+    ]
+
+
 def test_no_secret_of_a_run_is_found_anywhere_else(deploy, database_url, request):
     with ArgumentWatch() as watch:
         broker = deploy(database_url)
@@ -130,23 +139,18 @@ def test_no_secret_of_a_run_is_found_anywhere_else(deploy, database_url, request
         assert ran.code == 0, ran.err
         process = alice.terminal.run("credential-process", "data-reader")
         assert process.code == 0, process.err
-        secrets = secrets_of(broker, alice, json.loads(ran.out))
-        bodies = error_bodies(broker, list(secrets.values()), alice.access_token)
         assert alice.terminal.run("creds", "no-such-role").code == 1
-    broker.stop()
+    secrets = secrets_of(broker, alice, json.loads(ran.out))
     places = {
-        "the server's log at DEBUG": "".join(s.output() for s in broker.stopped).encode(),
+        "the server's log at DEBUG": "".join(s.output() for s in broker.servers).encode(),
         "the database": database_contents(database_url, request),
         "arguments of processes": "\n".join(watch.seen).encode(),
-        "error bodies": "\n".join(bodies).encode(),
         "the client's messages": (ran.err + process.err).encode(),
     }
     assert len(places["the server's log at DEBUG"]) > 1000
     assert b"issuance.issued" in places["the database"]
-    found = [
-        f"{name} in {place}"
-        for name, secret in secrets.items()
-        for place, content in places.items()
-        if any(shape in content for shape in shapes(secret))
-    ]
-    assert found == []
+    assert whereabouts(secrets, places) == []
+
+    # Only now: what a caller puts into a role's name is on the record, as it should be.
+    bodies = error_bodies(broker, list(secrets.values()), alice.access_token)
+    assert whereabouts(secrets, {"error bodies": "\n".join(bodies).encode()}) == []

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 class Fault(enum.Enum):
     """One kind of misbehaviour of an STS call."""
 
-    DELAY = "answers rightly, after `seconds`"
+    DELAY = "issues, waits `seconds`, then answers rightly"
     HANG = "issues, then does not answer for `seconds` (or until the plan is cleared); then closes"
     THROTTLE = "400 Throttling, Rate exceeded"
     SERVER_ERROR = "`status` (500 or 503) with a Receiver error"

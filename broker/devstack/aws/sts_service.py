@@ -133,8 +133,6 @@ class StsService:
 
     def _before(self, planned: Planned) -> None:
         match planned.fault:
-            case Fault.DELAY:
-                self._faults.wait(planned.seconds)
             case Fault.DROP_BEFORE:
                 raise Dropped
             case Fault.THROTTLE:
@@ -153,6 +151,9 @@ class StsService:
         if planned is None:
             return query_answer(action, members)
         match planned.fault:
+            case Fault.DELAY:
+                self._faults.wait(planned.seconds)
+                return query_answer(action, members)
             case Fault.HANG:
                 self._faults.wait(planned.seconds)
                 raise Dropped
