@@ -72,6 +72,17 @@ def _parse(text: str) -> Checkpoint:
     return checkpoint
 
 
+@dataclass(frozen=True, slots=True)
+class LogKeys:
+    """The public side of the log's keys, oldest first, and the notes that lead from each to the
+    next.
+    """
+
+    origin: str
+    keys: tuple[VerifierKey, ...]
+    successions: tuple[str, ...]
+
+
 # --- From one key to the next --------------------------------------------------------------
 
 
