@@ -25,12 +25,14 @@ from broker.adapters.oidc import OidcProvider, ProviderConfig
 from broker.adapters.outbound import new_client
 from broker.adapters.sealing import FileKeyRing
 from broker.adapters.store.access import SqlAccessStore
+from broker.adapters.store.access_changes import SqlChangeStore
 from broker.adapters.store.codes import SqlCodeStore
 from broker.adapters.store.engine import Database
 from broker.adapters.store.factors import SqlFactorStore
 from broker.adapters.store.issuances import SqlIssuances
 from broker.adapters.store.journal import GroupCommitJournal
 from broker.adapters.store.logins import SqlLoginStore
+from broker.adapters.store.policy_people import SqlKnownPeople
 from broker.adapters.store.principals import SqlPeople
 from broker.adapters.store.records import AuditRecords
 from broker.adapters.store.sessions import SqlSessionStore
@@ -130,6 +132,8 @@ async def _compose(
         codes=SqlCodeStore(database),
         throttle=SqlThrottle(database),
         access=access,
+        access_changes=SqlChangeStore(database),
+        known_people=SqlKnownPeople(database),
         policies=policies,
         journal=journal,
         sts=sts,

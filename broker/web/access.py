@@ -6,28 +6,28 @@ its repository; what is stored and given back is exactly that text.
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterable, Sequence
 from typing import Annotated
 
+import structlog
 from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.access.diff import Change, diff_json, diff_lines, diff_policies
-from broker.access.finding import Finding, Level
+from broker.access.diff import diff_json
 from broker.access.lint import lint_policy
-from broker.access.parse import parse_policy
-from broker.access.policy import AccessPolicy, User
-from broker.access.versions import StoredPolicy
 from broker.audit.record import Event, EventType, Outcome
-from broker.errors import Conflict, InvalidRequest, NotFound, PreconditionFailed
-from broker.identity.people import email_key, split_user_name
+from broker.errors import InvalidRequest, NotFound, PreconditionFailed
+from broker.web.access_judgement import Judged, judge_text, policy_in_force, version_json
 from broker.web.gate import Admin, ApiCaller, Auditor, Caller
 from broker.web.wire import instant, json_response
 
+log = structlog.get_logger("broker.web")
+
 router = APIRouter(prefix="/v1/access", tags=["access"])
 
+MAX_APPROVERS_SHOWN = 10
 _VERSION = re.compile(r'"(0|[1-9][0-9]{0,15})"', re.ASCII)
 
 # For /openapi.json: FastAPI does not see a body that is read raw.
@@ -48,13 +48,16 @@ async def current(caller: Auditor) -> Response:
     stored = await caller.parts.access.current_policy()
     if stored is None:
         raise NotFound("No access policy was applied yet.")
-    return json_response({**_version(stored), "text": stored.text}, headers=_etag(stored.number))
+    return json_response(
+        {**version_json(stored), "text": stored.text}, headers=_etag(stored.number)
+    )
 
 
 @router.post("/lint", openapi_extra=_FILE_BODY)
 async def lint(caller: Caller, request: Request) -> Response:
     """`findings` of a file, errors or else warnings; stores nothing."""
-    found = lint_policy(await _text(request), caller.parts.policies.providers)
+    text = await _text(request)
+    found = await asyncio.to_thread(lint_policy, text, caller.parts.policies.providers)
     return json_response({"findings": [finding.as_json() for finding in found]})
 
 
@@ -63,7 +66,7 @@ async def apply(
     caller: Admin, request: Request, *, dry_run: Annotated[bool, Query()] = False
 ) -> Response:
     """Put the file in force as the next version, all or nothing; with `dry_run`, say what that
-    would change.
+    would change. Where it adds rights to the caller and there is another admin, it waits: 202.
 
     Raises MfaStale unless the factor is fresh (not for a dry run), PreconditionFailed unless
     If-Match names the version in force, InvalidRequest with `findings`.
@@ -71,30 +74,49 @@ async def apply(
     if not dry_run:
         caller.who.context.require_fresh_factor(caller.who.now)
     text = await _text(request)
-    before = await _policy_in_force(caller)
+    before = await policy_in_force(caller)
     _require_match(request, before.number)
-    findings = lint_policy(text, caller.parts.policies.providers)
-    if any(finding.level is Level.ERROR for finding in findings):
-        raise _refused(findings)
-    after = parse_policy(text, providers=caller.parts.policies.providers)
-    changes = diff_policies(before, after)
-    judged = {
-        "diff": list(diff_lines(changes)),
-        "changes": diff_json(changes),
-        "warnings": [finding.as_json() for finding in findings],
-        "self_granted": _gives_to_self(changes, caller),
-    }
+    judged = await judge_text(caller, text, before)
     if dry_run:
-        users = await _resolved(caller, after)
-        return json_response({**judged, "plan": {"base_version": before.number, "users": users}})
+        return json_response(judged.plan())
+    if judged.verdict.waits:
+        return await _propose(caller, judged)
     stored = await caller.parts.access.apply_policy(
-        text,
+        judged.new,
         expected=before.number,
-        user_names=frozenset(_user_names(after)),
         applied_by=caller.principal.id,
-        event=_applied(caller, changes, self_granted=bool(judged["self_granted"])),
+        event=_event(EventType.ACCESS_APPLIED, caller, judged),
     )
-    return json_response({**_version(stored), **judged}, headers=_etag(stored.number))
+    if judged.verdict.self_granted:
+        log.warning(
+            "an admin applied an access policy that adds rights to themselves",
+            admin=caller.principal.id,
+            version=stored.number,
+            gains=list(judged.verdict.gains),
+            request_id=caller.context.id,
+        )
+    return json_response({**version_json(stored), **judged.as_json()}, headers=_etag(stored.number))
+
+
+async def _propose(caller: ApiCaller, judged: Judged) -> Response:
+    """202: it waits for another admin."""
+    proposed = await caller.parts.access_changes.propose_change(
+        judged.new,
+        expected=judged.before.number,
+        author=caller.principal.id,
+        gains=judged.verdict.gains,
+        changes=diff_json(judged.changes),
+        event=_event(EventType.ACCESS_PROPOSED, caller, judged),
+    )
+    answer = {
+        "change_id": proposed.id,
+        "base_version": proposed.base_version,
+        "expires_at": instant(proposed.expires_at),
+        "approvers": [one.handle for one in judged.verdict.approvers[:MAX_APPROVERS_SHOWN]],
+        **judged.as_json(),
+    }
+    where = {"location": f"/v1/access/changes/{proposed.id}"}
+    return json_response(answer, status=202, headers=where)
 
 
 async def _text(request: Request) -> str:
@@ -102,12 +124,6 @@ async def _text(request: Request) -> str:
         return (await request.body()).decode("utf-8")
     except UnicodeDecodeError as fault:
         raise InvalidRequest(f"The file is not UTF-8 at byte {fault.start}.") from None
-
-
-async def _policy_in_force(caller: ApiCaller) -> AccessPolicy:
-    """The newest one, which may be newer than this request's look at its caller."""
-    stored = await caller.parts.access.current_policy()
-    return await caller.parts.policies.at_least(0 if stored is None else stored.number)
 
 
 def _require_match(request: Request, number: int) -> None:
@@ -126,72 +142,18 @@ def _require_match(request: Request, number: int) -> None:
         raise PreconditionFailed(f"The access policy is at version {number} now; read it again.")
 
 
-def _refused(findings: Sequence[Finding]) -> InvalidRequest:
-    count = len(findings)
-    return InvalidRequest(
-        f"The file is not an access policy: {count} finding{'s' if count > 1 else ''}, "
-        f"the first at {findings[0]}",
-        extra={"findings": [finding.as_json() for finding in findings]},
-    )
-
-
-def _gives_to_self(changes: Iterable[Change], caller: ApiCaller) -> bool:
-    """Whether a change of rights is about the caller: the record says so, and others are told.
-
-    Compares what the file writes, since names of the new file are not bound to people yet.
-    """
-    principal = caller.principal
-    mine = {f"user {name}" for name in (principal.id, *principal.user_names)}
-    mine |= {f"group {name}" for name in principal.groups}
-    if principal.email is not None:
-        mine.add(f"user {principal.provider}/{email_key(principal.email)}")
-    return any(
-        change.sign != "-" and (change.subject or change.name) in mine
-        for change in changes
-        if change.kind in ("right", "admin", "auditor")
-    )
-
-
-def _user_names(policy: AccessPolicy) -> Iterable[str]:
-    """Every `provider/e-mail` that the policy writes; principal ids need no binding."""
-    subjects = [*policy.admins, *policy.auditors]
-    subjects += [entitlement.to for entitlement in policy.entitlements]
-    for subject in subjects:
-        if isinstance(subject, User) and split_user_name(subject.name) is not None:
-            yield subject.name
-
-
-async def _resolved(caller: ApiCaller, policy: AccessPolicy) -> list[dict[str, object]]:
-    """Who each user name means: a principal id, or nobody yet, bound at their first login."""
-    resolved: list[dict[str, object]] = []
-    for name in sorted(set(_user_names(policy))):
-        provider, email = split_user_name(name) or ("", "")
-        try:
-            found = await caller.parts.people.find_by_email(provider, email)
-        except Conflict:
-            # The address was passed on: its next login shows whose it is.
-            found = None
-        resolved.append({"user": name, "principal": "pending" if found is None else found.id})
-    return resolved
-
-
-def _applied(caller: ApiCaller, changes: tuple[Change, ...], *, self_granted: bool) -> Event:
+def _event(event_type: EventType, caller: ApiCaller, judged: Judged) -> Event:
     return Event(
-        EventType.ACCESS_APPLIED,
+        event_type,
         caller.actor,
         Outcome.SUCCESS,
-        detail={"changes": diff_json(changes), "self_granted": self_granted},
+        detail={
+            "changes": diff_json(judged.changes),
+            "self_granted": judged.verdict.self_granted,
+            "gains": list(judged.verdict.gains),
+        },
         request_id=caller.context.id,
     )
-
-
-def _version(stored: StoredPolicy) -> dict[str, object]:
-    return {
-        "version": stored.number,
-        "sha256": stored.sha256,
-        "applied_at": instant(stored.applied_at),
-        "applied_by": stored.applied_by,
-    }
 
 
 def _etag(number: int) -> dict[str, str]:

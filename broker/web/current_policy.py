@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from broker.access.parse import parse_policy
 from broker.access.policy import EMPTY, AccessPolicy
-from broker.access.versions import AccessStore
+from broker.access.versions import AccessStore, with_external_ids
 
 
 class CurrentPolicy:
@@ -31,6 +31,8 @@ class CurrentPolicy:
             raise LookupError(f"version {number} of the access policy is gone")
         # Two requests may parse at once: the newer stays.
         policy = parse_policy(stored.text, providers=self.providers, number=stored.number)
+        # What a version needs was made with it, and never changes.
+        policy = with_external_ids(policy, stored.external_ids)
         if policy.number > self._newest.number:
             self._newest = policy
         return self._newest

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
-from broker.access.versions import AccessStore
+from broker.access.plan import KnownPeopleReader
+from broker.access.versions import AccessStore, ChangeStore
 from broker.identity.login_flow import LoginFlow
 from broker.identity.oauth import CodeStore
 from broker.identity.people import People
@@ -39,6 +40,8 @@ class Parts:
     codes: CodeStore
     throttle: Throttle
     access: AccessStore
+    access_changes: ChangeStore
+    known_people: KnownPeopleReader
     policies: CurrentPolicy
     journal: Journal
     sts: Sts

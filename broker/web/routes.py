@@ -15,8 +15,10 @@ from broker import __version__
 from broker.errors import BrokerError
 from broker.web import (
     access,
+    access_changes,
     audit,
     credentials,
+    explain,
     health,
     issuances,
     me,
@@ -54,7 +56,18 @@ def build(lifespan: Lifespan, *, trusted_proxies: Sequence[Network], https: bool
     app.router.routes.insert(
         0, Route(credentials.PATH, credentials.credentials, methods=["POST"], name="credentials")
     )
-    for module in (me, roles, issuances, audit, access, people, health, metrics):
+    for module in (
+        me,
+        roles,
+        explain,
+        issuances,
+        audit,
+        access,
+        access_changes,
+        people,
+        health,
+        metrics,
+    ):
         app.include_router(module.router)
     app.include_router(oauth.endpoints)
     app.include_router(oauth.pages)

@@ -9,13 +9,16 @@ from typing import Any
 
 from sqlalchemy import Table, select, update
 
+from broker.access.versions import NewPolicy
 from broker.adapters.store.access import SqlAccessStore
+from broker.adapters.store.access_changes import SqlChangeStore
 from broker.adapters.store.codes import SqlCodeStore
 from broker.adapters.store.engine import Database
 from broker.adapters.store.factors import SqlFactorStore
 from broker.adapters.store.grants import SqlGrants
 from broker.adapters.store.issuances import SqlIssuances
 from broker.adapters.store.logins import SqlLoginStore
+from broker.adapters.store.policy_people import SqlKnownPeople
 from broker.adapters.store.principals import SqlPeople
 from broker.adapters.store.schema import audit_records, metadata, principals
 from broker.adapters.store.sessions import SqlSessionStore
@@ -41,6 +44,8 @@ class Stores:
         self.factors: Any = SqlFactorStore(database)
         self.codes: Any = SqlCodeStore(database)
         self.access: Any = SqlAccessStore(database)
+        self.changes: Any = SqlChangeStore(database)
+        self.known_people: Any = SqlKnownPeople(database)
         self.people: Any = SqlPeople(database)
         self.grants: Any = SqlGrants(database)
         self.issuances: Any = SqlIssuances(database)
@@ -180,11 +185,16 @@ class Stores:
             event(EventType.SESSION_REVOKED),
         )
 
-    async def apply(self, *names: str, expected: int = 0, text: str = "version: 1\n") -> Any:
+    async def apply(
+        self,
+        *names: str,
+        expected: int = 0,
+        text: str = "version: 1\n",
+        external_ids_for: tuple[str, ...] = (),
+    ) -> Any:
         return await self.access.apply_policy(
-            text,
+            NewPolicy(text, frozenset(names), frozenset(external_ids_for)),
             expected=expected,
-            user_names=frozenset(names),
             applied_by="p-admin",
             event=event(EventType.ACCESS_APPLIED),
         )

@@ -138,6 +138,25 @@ class Database:
                 yield conn
 
     @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncConnection]:
+        """A connection for reading, all of whose statements see one snapshot.
+
+        Raises AuditUnavailable where the database is out.
+        """
+        with unavailable_when_out():
+            if self.dialect == "sqlite":
+                async with self._connect(self._reading) as conn:
+                    await conn.exec_driver_sql("BEGIN")
+                    yield conn
+                    await conn.exec_driver_sql("ROLLBACK")
+                return
+            frozen = self.engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+            async with self._connect(frozen) as conn, conn.begin():
+                yield conn
+
+    @asynccontextmanager
     async def driver(self) -> AsyncIterator[asyncpg.Connection]:
         """PostgreSQL's driver itself, for the hottest reads: half of what `read` costs.
 

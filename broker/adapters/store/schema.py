@@ -304,6 +304,35 @@ access_policies = Table(
     Column("applied_by", Text, nullable=False),
 )
 
+access_changes = Table(
+    "access_changes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("base_version", Integer, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    # Why it waits, and the diff of rights, as they were when it was proposed.
+    Column("gains", JSON, nullable=False),
+    Column("changes", JSON, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("decided_by", Text),
+    Column("decided_at", UtcTime),
+    Column("applied_version", Integer),
+    Index(None, "created_at", "id"),
+    Index(None, "author", "state"),
+)
+
+role_external_ids = Table(
+    "role_external_ids",
+    metadata,
+    Column("role_arn", Text, primary_key=True),
+    Column("external_id", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+)
+
 grants = Table(
     "grants",
     metadata,

@@ -1,0 +1,142 @@
+"""Who is meant by the names and groups of an access policy: one read transaction.
+
+Owns: the look-up for plans and for the rule of four eyes. Groups are those of each
+person's last login. Does not own: binding names (`bindings`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Row, and_, func, or_, select, true, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from broker.access.four_eyes import KnownPerson
+from broker.access.plan import NAMED_MEMBERS, KnownPeople, Members, Named
+from broker.access.policy import Group, Subject, User
+from broker.adapters.store.engine import Database
+from broker.adapters.store.principals import to_principal, user_names
+from broker.adapters.store.schema import grants, principals, user_bindings
+from broker.identity.people import split_user_name
+
+
+class SqlKnownPeople:
+    """Implements `access.plan.KnownPeopleReader`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def known_people(
+        self,
+        *,
+        users: frozenset[str],
+        groups: frozenset[str],
+        admins: frozenset[Subject],
+        applier: str,
+    ) -> KnownPeople:
+        """All of one snapshot."""
+        async with self._database.snapshot() as conn:
+            now = await self._database.now(conn)
+            granted = select(grants.c.role).where(
+                grants.c.principal_id == applier,
+                grants.c.expires_at > now,
+                grants.c.revoked_at.is_(None),
+            )
+            return KnownPeople(
+                users=await _users(conn, users),
+                groups=await _groups(conn, groups),
+                admins=await _admins(conn, admins),
+                granted=frozenset((await conn.execute(granted)).scalars()),
+            )
+
+
+async def _users(conn: AsyncConnection, names: frozenset[str]) -> dict[str, Named | None]:
+    """By binding; for names not bound yet the one person whom applying would bind."""
+    found: dict[str, Named | None] = dict.fromkeys(names)
+    columns = (principals.c.id, principals.c.handle)
+    bound = await conn.execute(
+        select(user_bindings.c.name, *columns)
+        .join(principals, principals.c.id == user_bindings.c.principal_id)
+        .where(user_bindings.c.name.in_(names))
+    )
+    found |= {row.name: Named(row.id, row.handle) for row in bound}
+    by_id = await conn.execute(select(*columns).where(principals.c.id.in_(names)))
+    found |= {row.id: Named(row.id, row.handle) for row in by_id}
+    open_keys = {
+        key: name for name in names if found[name] is None and (key := split_user_name(name))
+    }
+    holders: dict[str, list[Named]] = {}
+    for row in await conn.execute(
+        select(*columns, principals.c.provider, principals.c.email_key).where(
+            tuple_(principals.c.provider, principals.c.email_key).in_(list(open_keys)),
+            principals.c.email_verified,
+        )
+    ):
+        name = open_keys[row.provider, row.email_key]
+        holders.setdefault(name, []).append(Named(row.id, row.handle))
+    # Several had the address, one after the other: its next login shows whose it is.
+    return found | {name: ones[0] for name, ones in holders.items() if len(ones) == 1}
+
+
+async def _groups(conn: AsyncConnection, names: frozenset[str]) -> dict[str, Members]:
+    group = _each_group(conn)
+    ranked = (
+        select(
+            group.c.value.label("name"),
+            principals.c.id,
+            principals.c.handle,
+            func.row_number()
+            .over(partition_by=group.c.value, order_by=(principals.c.handle, principals.c.id))
+            .label("place"),
+            func.count().over(partition_by=group.c.value).label("members"),
+        )
+        .select_from(principals)
+        .join(group, true())
+        .where(group.c.value.in_(names))
+        .subquery()
+    )
+    rows = await conn.execute(
+        select(ranked)
+        .where(ranked.c.place <= NAMED_MEMBERS)
+        .order_by(ranked.c.name, ranked.c.place)
+    )
+    counts: dict[str, int] = {}
+    named: dict[str, list[Named]] = {}
+    for row in rows:
+        counts[row.name] = row.members
+        named.setdefault(row.name, []).append(Named(row.id, row.handle))
+    return {name: Members(counts[name], tuple(ones)) for name, ones in named.items()}
+
+
+async def _admins(conn: AsyncConnection, subjects: frozenset[Subject]) -> tuple[KnownPerson, ...]:
+    """All who are pinned, or meant by one of the subjects, or would be bound to one."""
+    names = frozenset(one.name for one in subjects if isinstance(one, User))
+    groups = frozenset(one.name for one in subjects if isinstance(one, Group))
+    addresses = [key for name in names if (key := split_user_name(name))]
+    group = _each_group(conn)
+    bound = select(user_bindings.c.principal_id).where(user_bindings.c.name.in_(names))
+    in_group = select(group.c.value).where(group.c.value.in_(groups)).exists()
+    candidates = or_(
+        principals.c.pinned_admin_at.is_not(None),
+        principals.c.id.in_(names),
+        principals.c.id.in_(bound),
+        in_group,
+        and_(
+            principals.c.email_verified,
+            tuple_(principals.c.provider, principals.c.email_key).in_(addresses),
+        ),
+    )
+    rows = (await conn.execute(select(principals).where(candidates))).all()
+    return tuple([await _known(conn, row) for row in rows])
+
+
+async def _known(conn: AsyncConnection, row: Row[Any]) -> KnownPerson:
+    principal = to_principal(row, await user_names(conn, row.id))
+    return KnownPerson(principal, row.pinned_admin_at is not None, bool(row.email_verified))
+
+
+def _each_group(conn: AsyncConnection) -> Any:  # noqa: ANN401 - SQLAlchemy's table-valued alias
+    """The groups of each person's row, one a row."""
+    sqlite = conn.dialect.name == "sqlite"
+    unnest = func.json_each if sqlite else func.json_array_elements_text
+    return unnest(principals.c.groups).table_valued("value")
