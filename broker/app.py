@@ -20,16 +20,27 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from broker.access.finding import PolicyRefused
+from broker.adapters import checkpoint_copies
+from broker.adapters.checkpoints import (
+    CheckpointPublisher,
+    check_copies,
+    record_rollback,
+    refusal,
+)
+from broker.adapters.ci_issuers import CiIssuers
 from broker.adapters.migrations import check_schema, current_revision, newest_revision
 from broker.adapters.oidc import OidcProvider, ProviderConfig
 from broker.adapters.outbound import new_client
 from broker.adapters.sealing import FileKeyRing
+from broker.adapters.signing import SigningKeys
 from broker.adapters.store.access import SqlAccessStore
 from broker.adapters.store.access_changes import SqlChangeStore
+from broker.adapters.store.checkpoints import SqlCheckpoints
 from broker.adapters.store.codes import SqlCodeStore
 from broker.adapters.store.engine import Database
 from broker.adapters.store.factors import SqlFactorStore
 from broker.adapters.store.issuances import SqlIssuances
+from broker.adapters.store.jobs import SqlJobs
 from broker.adapters.store.journal import GroupCommitJournal
 from broker.adapters.store.logins import SqlLoginStore
 from broker.adapters.store.policy_people import SqlKnownPeople
@@ -38,16 +49,19 @@ from broker.adapters.store.records import AuditRecords
 from broker.adapters.store.sessions import SqlSessionStore
 from broker.adapters.store.sweep import sweep
 from broker.adapters.store.throttle import SqlThrottle
+from broker.adapters.store.tree import AuditTree
 from broker.adapters.sts import StsClient, StsConfig
 from broker.errors import AuditUnavailable, StartupError
 from broker.identity.login import BootstrapAdmin, IdentityProvider
 from broker.identity.login_flow import LoginFlow
 from broker.identity.second_factor import SecondFactor
+from broker.issuance.exchange import JobGate
 from broker.issuance.sts import Sts
 from broker.settings import Settings
 from broker.web.cookies import Cookies
 from broker.web.counts import IssuanceCounts
 from broker.web.current_policy import CurrentPolicy
+from broker.web.in_flight import InFlight
 from broker.web.parts import Parts
 from broker.web.routes import build
 
@@ -63,17 +77,21 @@ def create_app(
     *,
     providers: Mapping[str, IdentityProvider] | None = None,
     sts: Sts | None = None,
+    accept_rollback: bool = False,
 ) -> FastAPI:
     """The application. It opens nothing before its lifespan is entered, which raises
     StartupError for what the settings, keys or database get wrong.
 
-    `providers` and `sts` stand in for the ones that the settings describe.
+    `providers` and `sts` stand in for the ones that the settings describe. `accept_rollback`:
+    start although the log was signed further than the database knows, and record that.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            app.state.parts = await _compose(settings, stack, providers, sts)
+            app.state.parts = await _compose(
+                settings, stack, providers, sts, accept_rollback=accept_rollback
+            )
             _settle_garbage_collector(stack)
             yield
 
@@ -100,24 +118,38 @@ async def _compose(
     stack: AsyncExitStack,
     providers: Mapping[str, IdentityProvider] | None,
     sts: Sts | None,
+    *,
+    accept_rollback: bool,
 ) -> Parts:
     """Open everything that must be closed again onto `stack`."""
     database = await _open_database(settings, stack)
     ring = FileKeyRing.load(settings.keys.sealing_path)
+    signing = SigningKeys.load(settings.keys.signing_path)
     if providers is None:
         providers = await _open_providers(settings, stack)
     if sts is None:
         sts = await _open_sts(settings, stack)
     journal = GroupCommitJournal(
-        database, capacity=settings.audit.queue_size, patience=settings.audit.wait_seconds
+        database,
+        capacity=settings.audit.queue_size,
+        patience=settings.audit.wait_seconds,
+        reap_after=settings.audit.orphan_after_seconds,
+        signer=signing.signer,
     )
     await journal.start()
     stack.push_async_callback(journal.aclose)
+    checkpoints, tree = SqlCheckpoints(database), AuditTree(database)
+    await _start_signing(
+        settings, stack, signing, checkpoints, tree, journal, accept_rollback=accept_rollback
+    )
 
     access = SqlAccessStore(database)
     policies = CurrentPolicy(access, frozenset(providers))
     await _require_readable_policy(access, policies)
     sessions, factors = SqlSessionStore(database), SqlFactorStore(database)
+    throttle, jobs = SqlThrottle(database), SqlJobs(database)
+    ci_client = new_client()
+    stack.push_async_callback(ci_client.aclose)
     parts = Parts(
         public_url=canonical_origin(settings.server.public_url),
         cookies=Cookies(secure=settings.server.public_url.startswith("https://")),
@@ -130,7 +162,7 @@ async def _compose(
         factors=factors,
         people=SqlPeople(database),
         codes=SqlCodeStore(database),
-        throttle=SqlThrottle(database),
+        throttle=throttle,
         access=access,
         access_changes=SqlChangeStore(database),
         known_people=SqlKnownPeople(database),
@@ -139,7 +171,20 @@ async def _compose(
         sts=sts,
         issuances=SqlIssuances(database),
         audit=AuditRecords(database),
+        tree=tree,
+        checkpoints=checkpoints,
+        log_keys=signing.log,
         issuance_counts=IssuanceCounts(),
+        jobs=jobs,
+        job_gate=JobGate(
+            keys=CiIssuers(ci_client),
+            jobs=jobs,
+            token_ids=journal,
+            throttle=throttle,
+            journal=journal,
+            sts=sts,
+        ),
+        in_flight=InFlight(),
         ready=partial(_require_schema, database, newest_revision()),
     )
     await _start_sweeping(database, stack)
@@ -166,6 +211,38 @@ async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
     except AuditUnavailable as fault:
         raise StartupError(f"the database can't be reached: {fault.log_detail}") from fault
     return database
+
+
+async def _start_signing(
+    settings: Settings,
+    stack: AsyncExitStack,
+    signing: SigningKeys,
+    checkpoints: SqlCheckpoints,
+    tree: AuditTree,
+    journal: GroupCommitJournal,
+    *,
+    accept_rollback: bool,
+) -> None:
+    """Nothing is issued on a log that does not continue what was signed."""
+    copies = [checkpoint_copies.parse(reference) for reference in settings.audit.checkpoint_copies]
+    publisher = CheckpointPublisher(
+        checkpoints=checkpoints,
+        tree=tree,
+        journal=journal,
+        signer=signing.signer,
+        copies=copies,
+        every=settings.audit.checkpoint_seconds,
+        records=settings.audit.checkpoint_records,
+    )
+    conflicts = await check_copies(copies, checkpoints=checkpoints, tree=tree, keys=signing.log)
+    if conflicts:
+        records = (await tree.edge()).size
+        if not accept_rollback:
+            raise refusal(conflicts, records)
+        await record_rollback(conflicts, journal=journal, records=records)
+        await publisher.publish()
+    await publisher.start()
+    stack.push_async_callback(publisher.aclose)
 
 
 async def _open_providers(settings: Settings, stack: AsyncExitStack) -> dict[str, IdentityProvider]:

@@ -194,6 +194,10 @@ class Keys(Section):
     def sealing_path(self) -> Path:
         return Path(self.sealing.removeprefix("file:"))
 
+    @property
+    def signing_path(self) -> Path:
+        return Path(self.signing.removeprefix("file:"))
+
 
 class Admin(Section):
     """One bootstrap admin: by issuer and subject, or by provider and verified e-mail."""
@@ -217,15 +221,33 @@ class Bootstrap(Section):
     admins: tuple[Admin, ...] = ()
 
 
+def _copy_reference(reference: str) -> str:
+    kind, _, path = reference.partition(":")
+    if not path or kind not in {"file", "directory"}:
+        raise ValueError("write file:PATH or directory:PATH")
+    return reference
+
+
+CopyReference = Annotated[str, AfterValidator(_copy_reference)]
+
+
 class Audit(Section):
     """`wait_seconds`: the longest a request waits for its record before it is refused.
     `orphan_after_seconds`: the age at which an intent without outcome is closed as orphaned;
     it must exceed the longest STS call.
+    `checkpoint_seconds`, `checkpoint_records`: the log's head is signed at least this often while
+    something is new. `checkpoint_copies`: where each signed head is copied, file:PATH (replaced)
+    or directory:PATH (grows), and looked for when the broker starts.
+    `allow_unsafe_durability`: start although the database may lose what it committed (tests).
     """
 
     wait_seconds: float = Field(default=5.0, gt=0, le=30)
     queue_size: int = Field(default=4096, ge=16, le=100_000)
     orphan_after_seconds: float = Field(default=60.0, ge=15, le=3600)
+    checkpoint_seconds: float = Field(default=10.0, ge=0.1, le=10)
+    checkpoint_records: int = Field(default=1000, ge=1, le=1000)
+    checkpoint_copies: tuple[CopyReference, ...] = ()
+    allow_unsafe_durability: bool = False
 
 
 def _unique_names(providers: tuple[Oidc, ...]) -> tuple[Oidc, ...]:
@@ -297,6 +319,7 @@ _CLIENT_VARIABLES = frozenset(
     {
         "BROKER_CONFIG",
         "BROKER_HOME",
+        "BROKER_KEYRING",
         "BROKER_SERVER",
         "BROKER_CI_TOKEN",
         "BROKER_CI_TOKEN_FILE",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from broker.access.lint import lint_policy
+from broker.errors import StartupError
 from broker.server_cli.configuration import find_config
 from broker.settings import load
 
@@ -37,7 +38,11 @@ def main(argv: Sequence[str]) -> int:
     except (OSError, UnicodeDecodeError) as fault:
         print(f"broker: {arguments.file}: can't be read: {fault}", file=sys.stderr)
         return 2
-    providers = frozenset(arguments.provider) or _configured_providers(arguments.config)
+    try:
+        providers = frozenset(arguments.provider) or _configured_providers(arguments.config)
+    except StartupError as fault:
+        print(f"broker: {fault}", file=sys.stderr)
+        return 2
     findings = lint_policy(text, providers=providers)
     for finding in findings:
         print(
