@@ -10,6 +10,7 @@ import string
 from typing import Protocol
 
 from broker.identity.principal import Principal
+from broker.identity.sessions import LoginSession
 
 _LOWER_ASCII = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
@@ -39,6 +40,12 @@ class People(Protocol):
         """The person whom this provider vouched for with this verified address.
 
         Raises Conflict where several had it, one after the other: name the subject then.
+        """
+        ...
+
+    async def newest_login(self, principal_id: str) -> LoginSession | None:
+        """Of their live login sessions the one whose second factor was shown last; one without
+        a factor where there is no other. None where they are not logged in.
         """
         ...
 

@@ -24,7 +24,7 @@ from broker.access.decide import (
 )
 from broker.access.grant import Grant
 from broker.access.policy import AccessPolicy, Role
-from broker.errors import BrokerError, DurationTooShort, NotFound
+from broker.errors import BrokerError, DurationTooShort, MfaRequired, NotFound, Suspended
 from broker.identity.principal import AuthContext
 from broker.issuance.request import CredentialRequest
 from broker.issuance.scope import Scoped, duration_report, scope
@@ -63,7 +63,8 @@ def explain(
     """What `issue` would do with the same arguments. `chained` is that of `Sts`.
 
     `sees_others`: the reader may know of roles that no entry offers to `who`, and whom they are
-    given to. Raises NotFound for such a role otherwise, and for one that is not in the policy.
+    given to. Raises the refusal itself where it must not tell that there is such a role, and
+    NotFound for a role that is not in the policy.
     """
     facts = Facts(address, request.reason, now)
     decision = decide(policy, who, request.role, grants, facts)
@@ -106,10 +107,11 @@ def _denied(
     *,
     sees_others: bool,
 ) -> Explanation:
+    # These come before any look at the role: they tell nobody that there is one.
+    if not sees_others and isinstance(decision.error, NotFound | Suspended | MfaRequired):
+        raise decision.error
     misses = decision.near_misses
     if isinstance(decision.error, NotFound):
-        if not sees_others:
-            raise decision.error
         misses = entries_for_others(policy, who, request.role, facts)
     role = policy.roles.get(request.role)
     if role is None:

@@ -17,6 +17,9 @@ from broker.web import (
     access,
     access_changes,
     audit,
+    audit_proof,
+    ci,
+    container,
     credentials,
     explain,
     health,
@@ -56,12 +59,17 @@ def build(lifespan: Lifespan, *, trusted_proxies: Sequence[Network], https: bool
     app.router.routes.insert(
         0, Route(credentials.PATH, credentials.credentials, methods=["POST"], name="credentials")
     )
+    app.router.routes += [
+        Route(ci.PATH, ci.ci_credentials, methods=["POST"], name="ci_credentials"),
+        Route(container.PATH, container.container, methods=["GET"], name="container"),
+    ]
     for module in (
         me,
         roles,
         explain,
         issuances,
         audit,
+        audit_proof,
         access,
         access_changes,
         people,
@@ -94,6 +102,7 @@ def _openapi(app: FastAPI) -> dict[str, object]:
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         schema["paths"][credentials.PATH] = {"post": credentials.OPERATION}
+        schema["paths"][ci.PATH] = {"post": ci.CI_OPERATION}
         _describe(schema)
         app.openapi_schema = schema
     return app.openapi_schema
@@ -121,7 +130,7 @@ def _describe(schema: dict[str, object]) -> None:
         for operation in operations.values():
             operation["responses"].pop("422", None)
             operation["responses"]["default"] = problem
-            if path.startswith("/v1/"):
+            if path.startswith("/v1/") and path not in audit_proof.PUBLIC:
                 operation["security"] = [{"bearer": []}]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broker.adapters.store.schema import login_attempts, principals
+from broker.adapters.store.schema import login_attempts, login_sessions, principals
 from broker.audit.record import EventType
 from broker.errors import Suspended
 from broker.identity.login import BootstrapAdmin
@@ -243,3 +243,22 @@ class TestPeople:
         [row] = await stores.rows(principals)
         person = await stores.people.principal(login.principal.id)
         assert person.suspended_at == row["suspended_at"]
+
+    async def test_the_newest_login_is_the_live_one_with_the_newest_factor(
+        self, stores: Stores, ago: Any
+    ) -> None:
+        first = await stores.log_in()
+        person = first.principal.id
+        assert (await stores.people.newest_login(person)) == first.session
+        await stores.enrol(first)
+        later = await stores.log_in()  # its factor is pending
+        newest = await stores.people.newest_login(person)
+        assert newest.id == first.session.id
+        assert newest.mfa_time is not None
+        ended = login_sessions.c.id == first.session.id
+        await stores.change(login_sessions, ended, expires_at=ago(seconds=0))
+        assert (await stores.people.newest_login(person)).id == later.session.id
+        revoked = login_sessions.c.id == later.session.id
+        await stores.change(login_sessions, revoked, revoked_at=ago(seconds=0))
+        assert await stores.people.newest_login(person) is None
+        assert await stores.people.newest_login("p-unknown") is None

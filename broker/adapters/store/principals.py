@@ -14,11 +14,13 @@ from sqlalchemy import ColumnElement, Row, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.adapters.store.engine import Database
-from broker.adapters.store.schema import principals, user_bindings
+from broker.adapters.store.login_sessions import to_login_session
+from broker.adapters.store.schema import login_sessions, principals, user_bindings
 from broker.audit.record import Event
 from broker.errors import Conflict
 from broker.identity.people import email_key
 from broker.identity.principal import Principal, PrincipalKind
+from broker.identity.sessions import LoginSession
 
 # Who is who: creating principals, binding `user:` names and pinning the first admin.
 _WHO_IS_WHO = 0x77686F  # "who"
@@ -102,6 +104,25 @@ class SqlPeople:
                 principals.c.email_verified,
             )
         )
+
+    async def newest_login(self, principal_id: str) -> LoginSession | None:
+        """The live login session whose second factor was shown last."""
+        async with self._database.read() as conn:
+            query = (
+                select(login_sessions)
+                .where(
+                    login_sessions.c.principal_id == principal_id,
+                    login_sessions.c.revoked_at.is_(None),
+                    login_sessions.c.expires_at > await self._database.now(conn),
+                )
+                .order_by(
+                    login_sessions.c.mfa_time.desc().nulls_last(),
+                    login_sessions.c.created_at.desc(),
+                )
+                .limit(1)
+            )
+            row = (await conn.execute(query)).one_or_none()
+        return None if row is None else to_login_session(row)
 
     async def is_pinned_admin(self, principal_id: str) -> bool:
         """Whether this principal was bootstrapped as an admin."""
