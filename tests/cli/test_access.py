@@ -251,3 +251,112 @@ def test_a_person_that_is_none_is_wrong_usage(
     assert cli.inside("enrol-code", person).code == 2
     assert cli.inside("mfa", "reset", person, "--yes").code == 2
     assert broker.seen == []
+
+
+CHANGE = {
+    "id": "chg-abc",
+    "state": "pending",
+    "base_version": 3,
+    "outdated": False,
+    "author": "p-1",
+    "author_handle": "bob@example.com\x1b[2J",
+    "gains": ["group corp/sre gains role admin"],
+    "changes": [
+        {"kind": "right", "change": "added", "name": "admin", "subject": "group corp/sre"},
+        {
+            "kind": "role",
+            "change": "changed",
+            "name": "x",
+            "field": "tags",
+            "before": "a",
+            "after": "b",
+        },
+    ],
+    "expires_at": "2026-12-01T00:00:00Z",
+}
+
+
+def waiting(broker: FakeBroker, **changes: object) -> None:
+    whole = CHANGE | changes
+    broker.replies["/v1/access/changes/chg-abc"] = lambda _: Reply.of(whole)
+    broker.replies["/v1/access/changes/chg-abc/approve"] = lambda _: Reply.of({"version": 4})
+    broker.replies["/v1/access/changes/chg-abc/withdraw"] = lambda _: Reply.of(
+        whole | {"state": "withdrawn"}
+    )
+
+
+def test_waiting_changes_are_listed_page_by_page(cli: Cli, broker: FakeBroker, logged_in: Tokens):
+    def page(request):
+        if "after" in request.query:
+            return Reply.of({"changes": [CHANGE | {"id": "chg-old"}], "next": None})
+        return Reply.of({"changes": [CHANGE | {"outdated": True}], "next": "chg-abc"})
+
+    broker.replies["/v1/access/changes"] = page
+    done = cli("access", "changes")
+    assert done.code == 0
+    assert "chg-abc  pending, but another version was applied since  by bob@" in done.out
+    assert "waits because: group corp/sre gains role admin" in done.out
+    assert "chg-old" in done.out
+    assert "\x1b" not in done.out
+
+
+def test_an_approval_shows_what_it_approves(cli: Cli, broker: FakeBroker, logged_in: Tokens):
+    waiting(broker)
+    assert cli("access", "approve", "chg-abc").code == 2  # nobody there to look
+    done = cli("access", "approve", "chg-abc", "--yes")
+    assert done.code == 0
+    assert "+ right group corp/sre admin" in done.out
+    assert "~ role x tags: a -> b" in done.out
+    assert "Approved: applied as version 4" in done.err
+
+
+@pytest.mark.parametrize(("typed", "approved"), [(b"y\n", True), (b"n\n", False)])
+def test_a_person_is_asked_before_an_approval(
+    cli: Cli, broker: FakeBroker, logged_in: Tokens, typed: bytes, approved: bool
+):
+    waiting(broker)
+    code, _ = type_on_terminal(cli, ["access", "approve", "chg-abc"], [(b"[y/N] ", typed)])
+    assert code == (0 if approved else 1)
+    sent = [one for one in broker.seen if one.path.endswith("/approve")]
+    assert bool(sent) is approved
+
+
+def test_ones_own_change_is_refused_with_its_code(cli: Cli, broker: FakeBroker, logged_in: Tokens):
+    waiting(broker)
+    broker.replies["/v1/access/changes/chg-abc/approve"] = lambda _: Reply.problem(
+        403, "self_approval"
+    )
+    done = cli("access", "approve", "chg-abc", "--yes")
+    assert done.code == 1
+    assert "self_approval" in done.err
+
+
+def test_a_change_is_withdrawn(cli: Cli, broker: FakeBroker, logged_in: Tokens):
+    waiting(broker)
+    done = cli("access", "withdraw", "chg-abc")
+    assert done.code == 0
+    assert "Withdrawn: chg-abc" in done.err
+    assert cli("access", "withdraw", "../../users").code == 2
+
+
+def test_a_plan_names_the_people_and_says_that_it_waits(
+    cli: Cli, broker: FakeBroker, logged_in: Tokens, policy: Path
+):
+    broker.replies["/v1/access"] = lambda request: Reply.of(
+        {"version": 3, "sha256": ""}
+        if request.method == "GET"
+        else {
+            "diff": ["+ plain"],
+            "rights": ["! + admin group corp/ops  [2 known: a, b]"],
+            "gains": ["group corp/ops becomes an admin"],
+            "waits": True,
+            "self_granted": False,
+            "plan": {},
+        }
+    )
+    done = cli("access", "plan", str(policy))
+    assert done.code == 0
+    assert "! + admin group corp/ops  [2 known: a, b]" in done.out
+    assert "+ plain" not in done.out
+    assert "adds to your own rights: group corp/ops becomes an admin" in done.err
+    assert "wait for another admin" in done.err

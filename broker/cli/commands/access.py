@@ -76,11 +76,21 @@ def apply(arguments: argparse.Namespace) -> int:
     answer = session.send("PUT", "/v1/access", body=text, headers=_headers(in_force))
     applied = _accepted(arguments.file, answer)
     if answer.status == 202:
-        change = clean(applied.get("change_id") or applied.get("id"), 80)
-        note(f"This gives rights to yourself: it waits as change {change} for another admin.")
+        _waiting(applied)
         return 0
     note(f"Applied as version {clean(applied.get('version'), 20)}.")
     return 0
+
+
+def _waiting(proposed: dict[str, object]) -> None:
+    change = clean(proposed.get("change_id") or proposed.get("id"), 80)
+    note(f"This gives rights to yourself: it waits as change {change} for another admin.")
+    approvers = proposed.get("approvers")
+    if isinstance(approvers, list) and approvers:
+        note(f"Any of these may approve it: {', '.join(clean(one, 120) for one in approvers)}")
+    note(f"    broker access approve {change}")
+    if proposed.get("expires_at"):
+        note(f"It expires at {clean(proposed['expires_at'], 40)}.")
 
 
 def export(arguments: argparse.Namespace) -> int:
@@ -151,12 +161,22 @@ def _plan(session: Session, name: str, text: bytes, in_force: _InForce) -> None:
     answer = session.send("PUT", "/v1/access?dry_run=true", body=text, headers=headers)
     value = _accepted(name, answer)
     findings.show(name, answers.objects(value, "warnings") if "warnings" in value else [])
-    diff = value.get("diff")
-    lines = diff if isinstance(diff, list) else []
+    told = value.get("rights", value.get("diff"))  # with the people behind them, where told
+    lines = told if isinstance(told, list) else []
     for line in lines or ["no difference but in comments and layout"]:
         print(clean(str(line).rstrip("\r\n")))
     findings.show_plan(value.get("plan"))
-    if value.get("self_granted") is True:
+    _four_eyes(value)
+
+
+def _four_eyes(value: dict[str, object]) -> None:
+    """What the plan gives to the one who applies it."""
+    gains = value.get("gains")
+    for gain in gains if isinstance(gains, list) else []:
+        note(f"broker: this adds to your own rights: {clean(gain)}")
+    if value.get("waits") is True:
+        note("broker: so it will wait for another admin's approval")
+    elif value.get("self_granted") is True:
         note("broker: this gives rights to yourself; the record will say so")
 
 
