@@ -58,6 +58,8 @@ class EventType(StrEnum):
     ISSUANCE_DENIED = "issuance.denied"
     ISSUANCE_ORPHANED = "issuance.orphaned"
     AUDIT_SUPPRESSED = "audit.suppressed"
+    AUDIT_CHECKPOINT = "audit.checkpoint"
+    AUDIT_ROLLBACK_ACCEPTED = "audit.rollback_accepted"
     ACCESS_APPLIED = "access.applied"
     ACCESS_PROPOSED = "access.proposed"
     ACCESS_APPROVED = "access.approved"

@@ -18,6 +18,7 @@ from typing import ParamSpec, TypeVar
 from broker.access.decide import Address, Denied, Facts, decide
 from broker.access.grant import Grant
 from broker.access.policy import AccessPolicy, Role
+from broker.audit.receipt import Receipt
 from broker.audit.record import Actor
 from broker.errors import (
     AuditUnavailable,
@@ -49,6 +50,7 @@ class Issued:
     source_identity: str
     session_name: str
     duration: DurationReport
+    receipt: Receipt | None
 
 
 def _to_the_end(
@@ -170,6 +172,7 @@ async def issue(
         source_identity=scoped.source_identity,
         session_name=scoped.call.role_session_name,
         duration=scoped.duration,
+        receipt=concluded.receipt,
     )
 
 
@@ -188,7 +191,7 @@ async def _mint(sts: Sts, scoped: Scoped, hops: list[Minted]) -> Minted:
 def answer(issued: Issued) -> dict[str, object]:
     """The body of `POST /v1/credentials`: JSON-ready, and secret."""
     credentials = issued.credentials
-    return {
+    body: dict[str, object] = {
         "credentials": {
             "access_key_id": credentials.access_key_id,
             "secret_access_key": credentials.secret_access_key,
@@ -206,6 +209,9 @@ def answer(issued: Issued) -> dict[str, object]:
         "session_name": issued.session_name,
         "duration": issued.duration.as_json(),
     }
+    if issued.receipt is not None:
+        body["receipt"] = issued.receipt.as_json()
+    return body
 
 
 def _withheld(concluded: Concluded) -> BrokerError:

@@ -21,6 +21,7 @@ import uvloop
 
 from broker.adapters.migrations import migrate
 from broker.adapters.sealing import FileKeyRing
+from broker.adapters.signing import SigningKeys
 from broker.devstack import people, tour
 from broker.devstack.aws import AwsStandIn, HubCredentials, seed_demo
 from broker.devstack.browser import ScriptedPerson
@@ -28,6 +29,7 @@ from broker.devstack.oidc import Client, Person, create_provider
 from broker.devstack.terminal import Terminal
 from broker.devstack.threads import listen, served
 from broker.server_cli.configuration import configure_logging
+from broker.server_cli.migrate import log_origin
 from broker.server_cli.recover import create_enrolment_code
 from broker.server_cli.server import serving
 from broker.settings import Settings, load
@@ -125,6 +127,7 @@ def _settings(folder: Path, port: int, public_url: str, issuer: str, aws: AwsSta
 async def _run(stack: Stack, *, show_tour: bool) -> int:
     settings = stack.settings
     FileKeyRing.create(settings.keys.sealing_path)
+    SigningKeys.create(settings.keys.signing_path, log_origin(settings.server.public_url))
     await migrate(settings.database.url.get_secret_value())
     async with serving(settings) as finished:
         stage = _stage(stack)

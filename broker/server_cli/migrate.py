@@ -1,4 +1,4 @@
-"""`broker migrate`: bring the database's schema to this version's, and a first key ring."""
+"""`broker migrate`: bring the database's schema to this version's, and make the first keys."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from sqlalchemy import select
 
 from broker.adapters.migrations import migrate
 from broker.adapters.sealing import FileKeyRing
+from broker.adapters.signing import SigningKeys
+from broker.adapters.store.checkpoints import SqlCheckpoints
 from broker.adapters.store.engine import Database
 from broker.adapters.store.schema import factors
+from broker.app import canonical_origin
 from broker.server_cli import add_config_option
 from broker.server_cli.configuration import load_settings
 from broker.settings import Settings
@@ -21,7 +24,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "migrate",
         help="create or upgrade the database schema",
         description="Create or upgrade the database schema. Safe to run twice, and at once."
-        " Where nothing is sealed yet and there is no key ring, that is created too.",
+        " Where nothing is sealed or signed yet and there are no keys, those are created too.",
     )
     add_config_option(parser)
     parser.set_defaults(run=run)
@@ -38,7 +41,30 @@ def run(arguments: argparse.Namespace) -> int:
             f"Created the sealing keys in {path} (mode 0600). "
             "Back them up, apart from the database."
         )
+    path = settings.keys.signing_path
+    if not path.exists() and not asyncio.run(_was_signed(settings)):
+        keys = SigningKeys.create(path, log_origin(settings.server.public_url))
+        print(
+            f"Created the log's signing key in {path} (mode 0600). Back it up, apart from the "
+            f"database, and give auditors its verifier key:\n{keys.signer.key}"
+        )
     return 0
+
+
+def log_origin(public_url: str) -> str:
+    """What a new log is called: the host it is first served from, with a port that is not the
+    scheme's. It keeps that name wherever it moves.
+    """
+    return canonical_origin(public_url).partition("://")[2]
+
+
+async def _was_signed(settings: Settings) -> bool:
+    """A signing key that went missing must be restored: nobody would trust a new one."""
+    database = Database.open(settings.database.url.get_secret_value())
+    try:
+        return await SqlCheckpoints(database).latest() is not None
+    finally:
+        await database.aclose()
 
 
 async def _holds_sealed_secrets(settings: Settings) -> bool:

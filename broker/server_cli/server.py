@@ -34,6 +34,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Run one broker process in the foreground. SIGTERM lets requests finish.",
         epilog="example: broker server --config /etc/broker/broker.toml",
     )
+    parser.add_argument(
+        "--accept-rollback",
+        action="store_true",
+        help="start on a database that is behind what the log's key has signed; recorded",
+    )
     add_config_option(parser)
     parser.set_defaults(run=run)
 
@@ -41,12 +46,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     settings = load_settings(arguments.config)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve_until_signalled(settings))
+        runner.run(_serve_until_signalled(settings, accept_rollback=arguments.accept_rollback))
     return 0
 
 
-async def _serve_until_signalled(settings: Settings) -> None:
-    async with serving(settings) as finished:
+async def _serve_until_signalled(settings: Settings, *, accept_rollback: bool) -> None:
+    async with serving(settings, accept_rollback=accept_rollback) as finished:
         await finished
 
 
@@ -63,14 +68,16 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[asyncio.Task[None]]:
+async def serving(
+    settings: Settings, *, accept_rollback: bool = False
+) -> AsyncIterator[asyncio.Task[None]]:
     """The broker, listening. Yields the task that ends when a signal has stopped it; leaving
     the block stops it too, after what is in flight.
 
     Raises StartupError before anything listens: the lifespan is entered here and not by
     uvicorn, which would hide its one plain line behind a traceback.
     """
-    app = create_app(settings)
+    app = create_app(settings, accept_rollback=accept_rollback)
     server = _Server(_uvicorn_config(app))
     async with app.router.lifespan_context(app):
         task = asyncio.create_task(server.serve(sockets=[_bind(settings)]))

@@ -157,6 +157,17 @@ OPERATION: dict[str, object] = {
                                     "chained": {"type": "boolean"},
                                 },
                             },
+                            "receipt": {
+                                "type": "object",
+                                "description": "The proof that the log holds this issuance",
+                                "properties": {
+                                    "version": {"type": "integer"},
+                                    "seq": {"type": "integer"},
+                                    "record": {"type": "string"},
+                                    "path": {"type": "array", "items": {"type": "string"}},
+                                    "checkpoint": {"type": "string"},
+                                },
+                            },
                         },
                     }
                 }

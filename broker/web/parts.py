@@ -9,6 +9,7 @@ from starlette.requests import HTTPConnection
 
 from broker.access.plan import KnownPeopleReader
 from broker.access.versions import AccessStore, ChangeStore
+from broker.audit.checkpoint import LogKeys
 from broker.identity.login_flow import LoginFlow
 from broker.identity.oauth import CodeStore
 from broker.identity.people import People
@@ -22,7 +23,7 @@ from broker.issuance.sts import Sts
 from broker.web.cookies import Cookies
 from broker.web.counts import IssuanceCounts
 from broker.web.current_policy import CurrentPolicy
-from broker.web.readers import AuditReader
+from broker.web.readers import AuditReader, CheckpointReader, TreeReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,9 @@ class Parts:
     sts: Sts
     issuances: IssuanceReader
     audit: AuditReader
+    tree: TreeReader
+    checkpoints: CheckpointReader
+    log_keys: LogKeys
     issuance_counts: IssuanceCounts
     ready: Callable[[], Awaitable[None]] = field(repr=False)
 

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Protocol
 
+from broker.audit.tiles import Tile
+
 
 class StoredRecord(Protocol):
     """An audit record: exact bytes, and its two hashes (32 bytes each)."""
@@ -36,4 +38,26 @@ class AuditReader(Protocol):
 
     def export(self, *, after: int = 0) -> AsyncIterator[StoredRecord]:
         """Every record over `after`, up to the head as it is now."""
+        ...
+
+
+class CheckpointReader(Protocol):
+    async def latest(self) -> str | None:
+        """The newest signed note."""
+        ...
+
+
+class TreeReader(Protocol):
+    """Each raises NotFound for what the log has not grown to."""
+
+    async def inclusion(self, seq: int, size: int) -> tuple[bytes, tuple[bytes, ...]]:
+        """A record's leaf hash, and the proof that it is among the first `size` records."""
+        ...
+
+    async def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
+        """The proof that the log of `new` records begins with that of `old`."""
+        ...
+
+    async def tile(self, tile: Tile) -> bytes:
+        """Its contents."""
         ...

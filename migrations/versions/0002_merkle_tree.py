@@ -65,6 +65,7 @@ def upgrade() -> None:
         sa.Column("created_at", _time(), nullable=False),
         sa.PrimaryKeyConstraint("size", name=op.f("pk_audit_checkpoints")),
     )
+    op.create_index(op.f("ix_audit_checkpoints_created_at"), "audit_checkpoints", ["created_at"])
     _plant(op.get_bind())
     _make_append_only(op.get_bind())
 

@@ -134,6 +134,7 @@ class Deployment:
                 f'client_id = "{self.canaille.client_id}"\nclient_secret_file = "{secret}"\n'
                 f'[[aws]]\nregion = "us-east-1"\nsts_endpoint_url = "{self.aws.url}"\n'
                 f'[keys]\nsealing = "file:{self.folder}/keys/sealing"\n'
+                f'signing = "file:{self.folder}/keys/signing"\n'
                 f"[bootstrap]\n"
                 f'admins = [{{issuer = "{self.canaille.issuer}", subject = "grace"}}]\n'
             )

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
 from broker.adapters.sealing import FileKeyRing
+from broker.adapters.signing import SigningKeys
 from broker.app import create_app
 from broker.settings import Settings
 from tests.web.people import ADMIN
@@ -62,11 +63,12 @@ def broker_url(sqlite_url: str) -> str:
 def settings(tmp_path: Path, broker_url: str) -> Settings:
     keys = tmp_path / "sealing"
     FileKeyRing.create(keys)
+    SigningKeys.create(tmp_path / "signing", "broker.test")
     return Settings(
         server={"public_url": ORIGIN, "trusted_proxies": ["10.9.0.0/16"]},  # type: ignore[arg-type]
         database={"url": broker_url},  # type: ignore[arg-type]
         oidc=[{"name": "corp", "issuer": "https://idp.test", "client_id": "broker"}],  # type: ignore[arg-type]
-        keys={"sealing": f"file:{keys}"},  # type: ignore[arg-type]
+        keys={"sealing": f"file:{keys}", "signing": f"file:{tmp_path}/signing"},  # type: ignore[arg-type]
         mfa={"enrolment": "open"},  # type: ignore[arg-type]
         bootstrap={"admins": [{"issuer": ADMIN.issuer, "subject": ADMIN.subject}]},  # type: ignore[arg-type]
     )

@@ -82,6 +82,7 @@ class GroupCommitJournal:
         self._denials = DenialWindow()
         self._suppressed: tuple[Event, ...] = ()
         self._signer = signer
+        self._halted: str | None = None
 
     async def start(self) -> None:
         """Begin to accept. Connects to nothing before there is something to append."""
@@ -182,7 +183,13 @@ class GroupCommitJournal:
 
     # --- The queue -------------------------------------------------------------------------
 
+    def halt(self, reason: str) -> None:
+        """Accept nothing any more, for the rest of this process: the log is not to be trusted."""
+        self._halted = reason
+
     def _require_open(self) -> None:
+        if self._halted is not None:
+            raise AuditUnavailable(log_detail=self._halted)
         if not self._accepting:
             raise AuditUnavailable(log_detail="the journal is not running")
 

@@ -433,6 +433,7 @@ audit_checkpoints = Table(
     # The signed note, as it is given out.
     Column("note", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
+    Index(None, "created_at"),
 )
 
 audit_attachments = Table(
