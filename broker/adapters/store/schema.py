@@ -121,6 +121,7 @@ principals = Table(
     Column("pinned_admin_at", UtcTime),
     UniqueConstraint("issuer", "subject"),
     Index(None, "provider", "email_key"),
+    Index(None, "handle", "id"),
 )
 
 user_bindings = Table(
@@ -345,7 +346,28 @@ grants = Table(
     Column("reason", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("revoked_at", UtcTime),
+    Column("revoked_by", Text),
+    Column("revoked_reason", Text),
+    # When the log was told that it ran out.
+    Column("expiry_recorded_at", UtcTime),
     Index(None, "principal_id", "expires_at"),
+    Index(None, "created_at", "id"),
+)
+# Housekeeping looks for grants that ran out and are not on record so; there are few at any time.
+_RAN_ON = grants.c.revoked_at.is_(None) & grants.c.expiry_recorded_at.is_(None)
+Index("ix_grants_open", grants.c.expires_at, postgresql_where=_RAN_ON, sqlite_where=_RAN_ON)
+
+# Requests that may be sent again: what was asked under a caller's key, and what came of it.
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("principal_id", Text, primary_key=True),
+    Column("operation", Text, primary_key=True),
+    Column("key_hash", LargeBinary, primary_key=True),
+    Column("request_hash", LargeBinary, nullable=False),
+    Column("result_id", Text, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Index(None, "expires_at"),
 )
 
 

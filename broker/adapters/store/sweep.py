@@ -15,6 +15,7 @@ from broker.adapters.store.engine import Database
 from broker.adapters.store.schema import (
     ci_token_ids,
     enrolment_codes,
+    idempotency_keys,
     login_attempts,
     login_sessions,
     oauth_codes,
@@ -36,6 +37,7 @@ _SWEPT = (
     _Kept(throttle_counters, timedelta()),
     _Kept(login_attempts, timedelta()),
     _Kept(enrolment_codes, timedelta()),
+    _Kept(idempotency_keys, timedelta()),
     # Their expiry is the tokens' own and the leeway on it; clocks may still differ a little.
     _Kept(ci_token_ids, timedelta(minutes=5)),
     # Refresh tokens that were rotated out stay until their session expires, and spent codes as
