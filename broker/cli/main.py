@@ -24,6 +24,7 @@ _COMMANDS = {
     "logout": ("login", "end the login, here and on the broker"),
     "whoami": ("me", "who the broker takes you for"),
     "roles": ("me", "the AWS roles you can have"),
+    "why": ("why", "why you may have a role now, or not"),
     "creds": ("creds", "print temporary credentials for a role"),
     "credential-process": ("credential_process", "answer an AWS SDK's credential_process"),
     "exec": ("exec", "run a command with a role's credentials"),

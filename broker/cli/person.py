@@ -7,6 +7,7 @@ import re
 from broker.cli.failure import WrongUsage
 
 _PRINCIPAL = re.compile(r"p-[a-z2-7]{16}")
+_ANY_PRINCIPAL = re.compile(r"[pw]-[a-z2-7]{16}")
 _BY_EMAIL = re.compile(r"(?P<provider>[a-z0-9][a-z0-9._-]{0,63})/(?P<email>[^\s/@]+@[^\s/@]+)")
 
 
@@ -28,3 +29,10 @@ def reference(text: str) -> dict[str, object]:
     if match is None:
         raise WrongUsage(f"{text!r} is not a person: write provider/e-mail, or p-...")
     return {"provider": match["provider"], "email": match["email"]}
+
+
+def anybody(text: str) -> str:
+    """A person or a workload, as the API takes it in a query. Raises WrongUsage."""
+    if not _ANY_PRINCIPAL.fullmatch(text) and not _BY_EMAIL.fullmatch(text):
+        raise WrongUsage(f"{text!r} is nobody: write provider/e-mail, or p-... or w-...")
+    return text
