@@ -17,6 +17,9 @@ from broker.identity.sessions import Authenticated, SessionStore, Token, TokenKi
 API = frozenset({TokenKind.ACCESS})
 BROWSER = frozenset({TokenKind.BROWSER})
 CONTAINER = frozenset({TokenKind.CONTAINER, TokenKind.JOB})
+CREDENTIALS = frozenset({TokenKind.ACCESS, TokenKind.JOB})
+# A policy repository's CI applies what was merged: the one place where a job administers.
+ACCESS_POLICY = frozenset({TokenKind.ACCESS, TokenKind.JOB})
 
 _BEARER = re.compile(r"bearer +(\S+) *", re.ASCII | re.IGNORECASE)
 

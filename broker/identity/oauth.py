@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Protocol
 from urllib.parse import urlencode
 
@@ -49,11 +50,13 @@ class OAuthError(Exception):
         self.redirect_to = redirect_to
 
 
-def single_valued(pairs: Iterable[tuple[str, str]]) -> Mapping[str, str]:
+def single_valued(
+    pairs: Iterable[tuple[str, str]], *, longer: Mapping[str, int] = MappingProxyType({})
+) -> Mapping[str, str]:
     """The parameters by name; an empty one counts as absent (RFC 6749 section 3.1).
 
     Raises OAuthError for a repeated or over-long one, whatever its name: two readers of one
-    request must never see two values.
+    request must never see two values. `longer` are the bounds of those that may be longer.
     """
     parameters: dict[str, str] = {}
     seen: set[str] = set()
@@ -61,7 +64,7 @@ def single_valued(pairs: Iterable[tuple[str, str]]) -> Mapping[str, str]:
         if name in seen:
             raise OAuthError("invalid_request", "A parameter is given more than once.")
         seen.add(name)
-        if len(name) > _MAX_PARAMETER or len(value) > _MAX_PARAMETER:
+        if len(name) > _MAX_PARAMETER or len(value) > longer.get(name, _MAX_PARAMETER):
             raise OAuthError("invalid_request", "A parameter is over-long.")
         if value:
             parameters[name] = value

@@ -32,6 +32,9 @@ from broker.identity.sessions import (
 )
 
 
+_REVOCABLE = frozenset({TokenKind.ACCESS, TokenKind.REFRESH, TokenKind.JOB})
+
+
 @dataclass(frozen=True, slots=True)
 class CodeExchange:
     """grant_type=authorization_code (RFC 6749 section 4.1.3, RFC 7636 section 4.5)."""
@@ -166,12 +169,14 @@ async def revoke(
     Raises OAuthError for a request that is not well-formed.
     """
     parameters = single_valued(pairs)
-    if parameters.get("client_id") != CLI_CLIENT_ID:
+    token = Token.parse(parameters.get("token", ""))
+    # A job is no client: its last step ends it with the token alone.
+    of_job = token is not None and token.kind is TokenKind.JOB
+    if parameters.get("client_id", CLI_CLIENT_ID if of_job else None) != CLI_CLIENT_ID:
         raise OAuthError("invalid_client", "The client_id is not known.")
     if "token" not in parameters:
         raise OAuthError("invalid_request", "The token is missing.")
-    token = Token.parse(parameters["token"])
-    if token is None or token.kind not in {TokenKind.ACCESS, TokenKind.REFRESH}:
+    if token is None or token.kind not in _REVOCABLE:
         return
     event = _event(EventType.SESSION_REVOKED, ip, user_agent, request_id, reason="signed_out")
     await store.revoke_token(token, event)

@@ -69,11 +69,17 @@ class AuthContext:
 
     def require_second_factor(self) -> None:
         """Raises MfaRequired while the second factor is pending."""
-        if self.mfa_time is None:
+        if self.lacks_second_factor:
             raise MfaRequired
 
     def require_fresh_factor(self, now: datetime, within: timedelta = FRESH) -> None:
-        """Raises MfaRequired or MfaStale unless a factor was shown less than `within` ago."""
+        """Raises MfaRequired or MfaStale unless a factor was shown less than `within` ago.
+
+        A job's token counts as one as long as the job lives: it is taken in few places
+        (`authenticate.ACCESS_POLICY`).
+        """
+        if self.principal.kind is PrincipalKind.WORKLOAD:
+            return
         if self.mfa_time is None:
             raise MfaRequired
         if now - self.mfa_time >= within:

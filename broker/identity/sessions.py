@@ -135,7 +135,7 @@ class SessionStore(Protocol):
         ...
 
     async def revoke_token(self, token: Token, event: Event) -> None:
-        """RFC 7009: a refresh token ends its login session; an access token ends itself.
+        """RFC 7009: a refresh or job token ends its login session; an access token ends itself.
 
         Nothing happens for a token that is not live. `event` (session.revoked) is filled in as
         in `rotate_refresh_token`.

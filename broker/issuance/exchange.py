@@ -78,6 +78,7 @@ class Admitted:
 
     context: AuthContext
     actor: Actor
+    policy_version: int
     job_token: Token | None = field(repr=False)
 
 
@@ -186,7 +187,7 @@ class JobGate:
             began_at=outcome.began_at,
             ends_at=outcome.ends_at,
         )
-        return Admitted(context, actor, exchange.job_token)
+        return Admitted(context, actor, policy.number, exchange.job_token)
 
     async def verify(
         self, unverified_token: str, policy: AccessPolicy, standing: Standing

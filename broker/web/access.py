@@ -20,7 +20,7 @@ from broker.access.lint import lint_policy
 from broker.audit.record import Event, EventType, Outcome
 from broker.errors import InvalidRequest, NotFound, PreconditionFailed
 from broker.web.access_judgement import Judged, judge_text, policy_in_force, version_json
-from broker.web.gate import Admin, ApiCaller, Auditor, Caller
+from broker.web.gate import ApiCaller, PolicyAdmin, PolicyAuditor, PolicyCaller
 from broker.web.wire import instant, json_response
 
 log = structlog.get_logger("broker.web")
@@ -43,7 +43,7 @@ _FILE_BODY: dict[str, object] = {
 
 
 @router.get("", responses={200: {"description": '`version`, `text`, `sha256`; ETag `"version"`'}})
-async def current(caller: Auditor) -> Response:
+async def current(caller: PolicyAuditor) -> Response:
     """The policy in force, as it was written. Raises NotFound before the first."""
     stored = await caller.parts.access.current_policy()
     if stored is None:
@@ -54,7 +54,7 @@ async def current(caller: Auditor) -> Response:
 
 
 @router.post("/lint", openapi_extra=_FILE_BODY)
-async def lint(caller: Caller, request: Request) -> Response:
+async def lint(caller: PolicyCaller, request: Request) -> Response:
     """`findings` of a file, errors or else warnings; stores nothing."""
     text = await _text(request)
     found = await asyncio.to_thread(lint_policy, text, caller.parts.policies.providers)
@@ -63,7 +63,7 @@ async def lint(caller: Caller, request: Request) -> Response:
 
 @router.put("", openapi_extra=_FILE_BODY)
 async def apply(
-    caller: Admin, request: Request, *, dry_run: Annotated[bool, Query()] = False
+    caller: PolicyAdmin, request: Request, *, dry_run: Annotated[bool, Query()] = False
 ) -> Response:
     """Put the file in force as the next version, all or nothing; with `dry_run`, say what that
     would change. Where it adds rights to the caller and there is another admin, it waits: 202.

@@ -7,16 +7,21 @@ decides is in `issuance/issue.py`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
 from ipaddress import ip_address
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from broker.audit.record import Actor
 from broker.errors import BrokerError, InvalidRequest, RateLimited
-from broker.identity.authenticate import API, authenticate, bearer
+from broker.identity.authenticate import CREDENTIALS, authenticate, bearer
+from broker.identity.principal import AuthContext
 from broker.identity.throttle import ISSUANCE_PER_PRINCIPAL
 from broker.issuance.events import Asking
+from broker.issuance.exchange import still_admitted
 from broker.issuance.issue import Issued, answer, issue
 from broker.issuance.request import CredentialRequest
 from broker.web.browser import actor_of
@@ -41,24 +46,49 @@ async def credentials(request: Request) -> Response:
 async def _issue(request: Request) -> Issued:
     parts, context = parts_of(request), request_context(request)
     token = bearer(request.headers.get("authorization"))
-    who = await authenticate(parts.sessions, token, API)
+    who = await authenticate(parts.sessions, token, CREDENTIALS)
     asked = CredentialRequest.parse(await read_object(request))
-    actor = actor_of(who, context)
-    policy = await parts.policies.at_least(who.access_version)
+    if who.job is not None:
+        policy = await parts.policies.at_least(who.access_version)
+        who = replace(who, context=still_admitted(who, policy))
+    return await issue_as(
+        request,
+        asked,
+        who=who.context,
+        actor=actor_of(who, context),
+        policy_version=who.access_version,
+        now=who.now,
+    )
+
+
+async def issue_as(
+    request: Request,
+    asked: CredentialRequest,
+    *,
+    who: AuthContext,
+    actor: Actor,
+    policy_version: int,
+    now: datetime,
+) -> Issued:
+    """Issue to whoever was authenticated. `policy_version` is the newest version at that time,
+    and `now` the database's clock.
+    """
+    parts, context = parts_of(request), request_context(request)
+    policy = await parts.policies.at_least(policy_version)
     try:
-        await parts.throttle.admit(ISSUANCE_PER_PRINCIPAL, who.context.principal.id)
+        await parts.throttle.admit(ISSUANCE_PER_PRINCIPAL, who.principal.id)
     except RateLimited as refusal:
-        asking = Asking(asked, who.context, actor, policy.number, context.id)
+        asking = Asking(asked, who, actor, policy.number, context.id)
         await parts.journal.deny(asking.denied(refusal))
         raise
     return await issue(
         asked,
-        who=who.context,
+        who=who,
         actor=actor,
         address=None if context.ip is None else ip_address(context.ip),
         policy=policy,
         grants=(),
-        now=who.now,
+        now=now,
         request_id=context.id,
         journal=parts.journal,
         sts=parts.sts,

@@ -7,7 +7,7 @@ another site can make a browser drive the API.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import Depends
@@ -17,9 +17,10 @@ from broker.access.policy import AccessPolicy
 from broker.access.rights import is_admin, is_auditor
 from broker.audit.record import Actor
 from broker.errors import Forbidden
-from broker.identity.authenticate import API, authenticate, bearer
+from broker.identity.authenticate import ACCESS_POLICY, API, authenticate, bearer
 from broker.identity.principal import Principal
-from broker.identity.sessions import Authenticated
+from broker.identity.sessions import Authenticated, TokenKind
+from broker.issuance.exchange import still_admitted
 from broker.web.browser import actor_of
 from broker.web.context import RequestContext, request_context
 from broker.web.parts import Parts, parts_of
@@ -53,10 +54,23 @@ class ApiCaller:
 
 async def any_caller(request: Request) -> ApiCaller:
     """Raises Unauthenticated or Suspended."""
+    return await _holder(request, API)
+
+
+async def policy_caller(request: Request) -> ApiCaller:
+    """As `caller`, or a job that the access policy lets in."""
+    present = await _holder(request, ACCESS_POLICY)
+    present.who.context.require_second_factor()
+    return present
+
+
+async def _holder(request: Request, accept: frozenset[TokenKind]) -> ApiCaller:
     parts = parts_of(request)
     token = bearer(request.headers.get("authorization"))
-    who = await authenticate(parts.sessions, token, API)
+    who = await authenticate(parts.sessions, token, accept)
     policy = await parts.policies.at_least(who.access_version)
+    if who.job is not None:
+        who = replace(who, context=still_admitted(who, policy))
     return ApiCaller(who, request_context(request), parts, policy)
 
 
@@ -75,7 +89,14 @@ def require_admin(present: ApiCaller) -> ApiCaller:
 
 async def auditor(request: Request) -> ApiCaller:
     """Auditors, and admins, who administer what auditors check. Raises Forbidden."""
-    present = await caller(request)
+    return _require_auditor(await caller(request))
+
+
+async def policy_auditor(request: Request) -> ApiCaller:
+    return _require_auditor(await policy_caller(request))
+
+
+def _require_auditor(present: ApiCaller) -> ApiCaller:
     if not (present.is_auditor or present.is_admin):
         raise Forbidden("Only auditors and admins may read this.")
     return present
@@ -83,6 +104,10 @@ async def auditor(request: Request) -> ApiCaller:
 
 async def admin(request: Request) -> ApiCaller:
     return require_admin(await caller(request))
+
+
+async def policy_admin(request: Request) -> ApiCaller:
+    return require_admin(await policy_caller(request))
 
 
 async def fresh_caller(request: Request) -> ApiCaller:
@@ -98,6 +123,11 @@ async def fresh_admin(request: Request) -> ApiCaller:
     present.who.context.require_fresh_factor(present.who.now)
     return present
 
+
+# The access policy alone: a policy repository's CI may be its admin.
+PolicyCaller = Annotated[ApiCaller, Depends(policy_caller)]
+PolicyAuditor = Annotated[ApiCaller, Depends(policy_auditor)]
+PolicyAdmin = Annotated[ApiCaller, Depends(policy_admin)]
 
 AnyCaller = Annotated[ApiCaller, Depends(any_caller)]
 Caller = Annotated[ApiCaller, Depends(caller)]

@@ -15,12 +15,13 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from broker.errors import BrokerError, InvalidRequest
-from broker.identity import oauth_token
+from broker.identity import oauth_token, token_exchange
 from broker.identity.oauth import AuthorizationRequest, OAuthError
 from broker.identity.oauth_token import CodeExchange, TokenPair, parse_token_request
 from broker.identity.throttle import TOKEN_PER_ADDRESS
 from broker.web.address import throttle_key
 from broker.web.browser import VerifiedForm, VerifiedVisitor, Visitor, expected_host
+from broker.web.ci import exchange_token
 from broker.web.context import request_context
 from broker.web.forms import form_pairs, query_pairs
 from broker.web.parts import parts_of
@@ -88,7 +89,11 @@ async def metadata(request: Request) -> dict[str, object]:
         "revocation_endpoint": f"{base}/oauth/revoke",
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": ["authorization_code", "refresh_token"],
+        "grant_types_supported": [
+            "authorization_code",
+            "refresh_token",
+            token_exchange.GRANT_TYPE,
+        ],
         "code_challenge_methods_supported": ["S256"],
         "token_endpoint_auth_methods_supported": ["none"],
         "revocation_endpoint_auth_methods_supported": ["none"],
@@ -101,8 +106,11 @@ async def token(request: Request) -> Response:
     """RFC 6749 section 3.2, for public clients: PKCE and rotation stand for a client secret."""
     parts, context = parts_of(request), request_context(request)
     try:
+        pairs = await _pairs(request)
+        if ("grant_type", token_exchange.GRANT_TYPE) in pairs:
+            return _json(200, await exchange_token(request, pairs))
         await parts.throttle.admit(TOKEN_PER_ADDRESS, throttle_key(context.ip))
-        asked = parse_token_request(await _pairs(request))
+        asked = parse_token_request(pairs)
         if isinstance(asked, CodeExchange):
             pair = await oauth_token.exchange_code(
                 parts.codes,
@@ -207,7 +215,9 @@ def _oauth_error(error: OAuthError) -> Response:
 def _unavailable(error: BrokerError) -> Response:
     status = STATUS[error.code]
     name = "temporarily_unavailable" if status in (429, 503) else "invalid_request"
-    response = _json(status, {"error": name, "error_description": error.detail})
+    # `code` is the broker's own: RFC 8693 has one error for every token it does not accept.
+    body: dict[str, object] = {"error": name, "error_description": error.detail, "code": error.code}
+    response = _json(400 if status == 401 else status, body)
     response.headers.update(error_headers(error, status))
     return response
 

@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 from broker.access.plan import KnownPeopleReader
 from broker.access.versions import AccessStore, ChangeStore
 from broker.audit.checkpoint import LogKeys
+from broker.identity.job_store import JobStore
 from broker.identity.login_flow import LoginFlow
 from broker.identity.oauth import CodeStore
 from broker.identity.people import People
@@ -17,12 +18,14 @@ from broker.identity.second_factor import SecondFactor
 from broker.identity.sessions import SessionStore
 from broker.identity.throttle import Throttle
 from broker.identity.totp import FactorStore
+from broker.issuance.exchange import JobGate
 from broker.issuance.history import IssuanceReader
 from broker.issuance.journal import Journal
 from broker.issuance.sts import Sts
 from broker.web.cookies import Cookies
 from broker.web.counts import IssuanceCounts
 from broker.web.current_policy import CurrentPolicy
+from broker.web.in_flight import InFlight
 from broker.web.readers import AuditReader, CheckpointReader, TreeReader
 
 
@@ -52,6 +55,9 @@ class Parts:
     checkpoints: CheckpointReader
     log_keys: LogKeys
     issuance_counts: IssuanceCounts
+    jobs: JobStore
+    job_gate: JobGate
+    in_flight: InFlight
     ready: Callable[[], Awaitable[None]] = field(repr=False)
 
 

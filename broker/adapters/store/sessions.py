@@ -81,7 +81,9 @@ class SqlSessionStore:
             return Refreshed.ROTATED, session
 
     async def revoke_token(self, token: Token, event: Event) -> None:
-        """A refresh token, also one that was rotated out, ends its login session."""
+        """A refresh token, also one that was rotated out, ends its login session; so does a
+        job's.
+        """
         async with self._database.begin() as conn:
             person, row = await _lock_person_of_token(conn, token)
             if person is None or row is None:
@@ -89,7 +91,7 @@ class SqlSessionStore:
             now = await self._database.now(conn)
             if row.expires_at <= now or await find_live(conn, row.login_session_id, now) is None:
                 return
-            if token.kind is TokenKind.REFRESH:
+            if token.kind in (TokenKind.REFRESH, TokenKind.JOB):
                 await end_sessions(conn, now, login_session_id=row.login_session_id)
             else:
                 await conn.execute(delete(tokens).where(tokens.c.hash == token.hash))
