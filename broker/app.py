@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from broker.access.finding import PolicyRefused
-from broker.adapters import checkpoint_copies
+from broker.adapters import checkpoint_copies, parliament
 from broker.adapters.checkpoints import (
     CheckpointPublisher,
     check_copies,
@@ -166,6 +166,7 @@ async def _compose(
         access=access,
         access_changes=SqlChangeStore(database),
         known_people=SqlKnownPeople(database),
+        analyse_policy=parliament.analyse,
         policies=policies,
         journal=journal,
         sts=sts,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from broker.access.analysis import Analyse, Judgement, analysed
 from broker.access.document import Findings, locate
 from broker.access.finding import Finding, Level, Path, PolicyRefused
 from broker.access.parameter import longest
@@ -18,6 +19,10 @@ from broker.access.session_policy import MAX_POLICY, assemble, denials, size
 
 # Kept free for the Deny statements a caller adds.
 RESTRICT_RESERVE = 256
+# AWS packs policy and tags into an undocumented binary form with a limit of its own, tighter than
+# MAX_POLICY. What was seen, and about what would take all of it:
+_SEEN = "736 long with 3 tags"
+PACKED_LENGTH = 736 * 100 // 82
 # SDKs refresh credentials in the background below 15 minutes: with 900 s they do nothing else.
 SENSIBLE_DURATION = 1800
 # What a login may bring at most, for the reckoning: handles and claims have no limit of their own.
@@ -25,23 +30,24 @@ _LONGEST_LOGIN_VALUE = 64
 _LONGEST_ISSUANCE_ID = 40
 
 
-def lint_policy(text: str, providers: frozenset[str]) -> tuple[Finding, ...]:
+def lint_policy(
+    text: str, providers: frozenset[str], analyse: Analyse | None = None
+) -> tuple[Finding, ...]:
     """Every finding, errors and warnings, in the file's order. With an error, errors alone: they
     are `parse_policy`'s, and one more for a session policy that can never be short enough.
+    `analyse` is an analyser of session policies, whose findings are warnings too.
     """
     try:
         policy, root = read_policy(text, providers=providers)
     except PolicyRefused as refused:
         return refused.findings
     findings = Findings()
-    for path, message, instead, level in _judge(policy):
+    further = () if analyse is None else analysed(policy, analyse)
+    for path, message, instead, level in (*_judge(policy), *further):
         findings.add(locate(root, path), path, message, instead, level)
     found = findings.sorted()
     errors = tuple(finding for finding in found if finding.level is Level.ERROR)
     return errors or found
-
-
-Judgement = tuple[Path, str, str, Level]
 
 
 def _judge(policy: AccessPolicy) -> Iterator[Judgement]:
@@ -129,6 +135,13 @@ def _size(role: Role, path: Path, organization: Organization) -> Iterator[Judgem
             f"with the longest values the session policy has {most} characters, and callers may "
             f"add {RESTRICT_RESERVE} with --restrict; AWS takes {MAX_POLICY}",
             advice,
+        )
+    elif most > PACKED_LENGTH:
+        yield _warning(
+            where,
+            f"the session policy may be {most} long: AWS also packs it with the tags into a "
+            f"tighter limit of its own, of which a policy {_SEEN} took 82 %",
+            f"keep it under {PACKED_LENGTH}, or watch packed_policy_percent in the records",
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from broker.access.lint import lint_policy
+from broker.adapters import parliament
 from broker.errors import StartupError
 from broker.server_cli.configuration import find_config
 from broker.settings import load
@@ -43,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     except StartupError as fault:
         print(f"broker: {fault}", file=sys.stderr)
         return 2
-    findings = lint_policy(text, providers=providers)
+    findings = lint_policy(text, providers, parliament.analyse)
     for finding in findings:
         print(
             f"{arguments.file}:{finding.line}:{finding.column}: {finding.level}: {finding.message}"

@@ -57,7 +57,10 @@ async def current(caller: PolicyAuditor) -> Response:
 async def lint(caller: PolicyCaller, request: Request) -> Response:
     """`findings` of a file, errors or else warnings; stores nothing."""
     text = await _text(request)
-    found = await asyncio.to_thread(lint_policy, text, caller.parts.policies.providers)
+    parts = caller.parts
+    found = await asyncio.to_thread(
+        lint_policy, text, parts.policies.providers, parts.analyse_policy
+    )
     return json_response({"findings": [finding.as_json() for finding in found]})
 
 

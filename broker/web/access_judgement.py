@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from broker.access.analysis import Analyse
 from broker.access.diff import Change, diff_json, diff_lines, diff_policies
 from broker.access.finding import Finding, Level
 from broker.access.four_eyes import Verdict, judge
@@ -81,9 +82,12 @@ async def policy_in_force(caller: ApiCaller) -> AccessPolicy:
 
 async def judge_text(caller: ApiCaller, text: str, before: AccessPolicy) -> Judged:
     """Raises InvalidRequest with `findings` where the file is refused."""
-    findings, after = await asyncio.to_thread(_read, text, caller.parts.policies.providers)
+    parts = caller.parts
+    findings, after = await asyncio.to_thread(
+        _read, text, parts.policies.providers, parts.analyse_policy
+    )
     changes = diff_policies(before, after)
-    people = await look_up(caller.parts.known_people, before, after, caller.principal.id)
+    people = await look_up(parts.known_people, before, after, caller.principal.id)
     verdict = judge(before, after, caller.principal, granted=people.granted, people=people.admins)
     return Judged(text, before, after, findings, changes, people, verdict)
 
@@ -97,8 +101,10 @@ def version_json(stored: StoredPolicy) -> dict[str, object]:
     }
 
 
-def _read(text: str, providers: frozenset[str]) -> tuple[tuple[Finding, ...], AccessPolicy]:
-    findings = lint_policy(text, providers)
+def _read(
+    text: str, providers: frozenset[str], analyse: Analyse
+) -> tuple[tuple[Finding, ...], AccessPolicy]:
+    findings = lint_policy(text, providers, analyse)
     if any(finding.level is Level.ERROR for finding in findings):
         raise _refused(findings)
     return findings, parse_policy(text, providers=providers)

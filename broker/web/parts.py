@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from starlette.requests import HTTPConnection
 
+from broker.access.analysis import Analyse
 from broker.access.plan import KnownPeopleReader
 from broker.access.versions import AccessStore, ChangeStore
 from broker.audit.checkpoint import LogKeys
@@ -46,6 +47,7 @@ class Parts:
     access: AccessStore
     access_changes: ChangeStore
     known_people: KnownPeopleReader
+    analyse_policy: Analyse
     policies: CurrentPolicy
     journal: Journal
     sts: Sts

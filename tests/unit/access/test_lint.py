@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from broker.access.finding import Finding, Level
-from broker.access.lint import lint_policy
+from broker.access.lint import PACKED_LENGTH, lint_policy
 from tests.unit.access.examples import FILE, PROVIDERS
 
 
@@ -99,6 +99,24 @@ def test_the_longest_values_and_a_reserve_must_fit():
     # An unbounded pattern is reckoned with the longest value there is.
     (finding,) = _about_size(with_resource(base, "[a-z0-9-]+"))
     assert "has 2008 characters" in finding.message
+
+
+def test_what_may_not_pack_is_warned_of():
+    """AWS's packed limit is tighter than its 2048 characters, and not documented."""
+
+    def packed(text: str) -> list[Finding]:
+        return [one for one in lint_policy(text, PROVIDERS) if "packs it" in one.message]
+
+    at_most = PACKED_LENGTH - 288
+    assert packed(with_resource(at_most)) == []
+    (finding,) = packed(with_resource(at_most + 1))
+    assert (finding.level, finding.line) == (Level.WARNING, 17)
+    assert f"may be {PACKED_LENGTH + 1} long" in finding.message
+    assert "packed_policy_percent" in finding.instead
+    # An unscoped role with long denials of the organization is reckoned like any other.
+    denied = ", ".join(f'"svc:Action{number:03}"' for number in range(80))
+    wide = FILE.replace('Action: "iam:*"', f"Action: [{denied}]")
+    assert {one.path for one in packed(wide) if "roles.admin" in one.path}
 
 
 def test_a_session_policy_that_never_fits_is_an_error():
