@@ -67,6 +67,29 @@ class Minted:
     packed_policy_percent: int | None  # SessionTokenUtilization, or PackedPolicySize before it
 
 
+@dataclass(frozen=True, slots=True)
+class CallerIdentity:
+    """Who the broker's own credentials belong to. `account` is 12 digits. `answered_at` is AWS's
+    clock at the time, in whole seconds.
+    """
+
+    account: str
+    arn: str
+    answered_at: datetime | None = field(default=None, compare=False)
+
+    @property
+    def is_root(self) -> bool:
+        return self.arn.endswith(":root")
+
+    @property
+    def is_role_session(self) -> bool:
+        return ":assumed-role/" in self.arn or ":federated-user/" in self.arn
+
+    @property
+    def is_user(self) -> bool:
+        return ":user/" in self.arn
+
+
 class StsFailure(Exception):
     """An AssumeRole that gave no credentials, with what the log should say of it.
 
@@ -97,6 +120,10 @@ class StsFailure(Exception):
 class Sts(Protocol):
     def chained(self, partition: str) -> bool:
         """Whether the base credentials are a role session's: STS then gives 3600 s at most."""
+        ...
+
+    async def identify(self, partition: str) -> CallerIdentity:
+        """Whose the base credentials are, asked of AWS now. Raises StsFailure."""
         ...
 
     async def assume_role(self, call: AssumeRole, credentials: Credentials | None = None) -> Minted:

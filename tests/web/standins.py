@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 from broker.identity.login import LoginRejected, ProviderIdentity
-from broker.issuance.sts import AssumeRole, Credentials, Minted, StsFailure
+from broker.issuance.sts import AssumeRole, CallerIdentity, Credentials, Minted, StsFailure
 from tests.web.people import Person
 
 
@@ -46,11 +46,17 @@ class StandInSts:
     secret = "canary-secret-access-key"
 
     def __init__(self) -> None:
+        self.arn = "arn:aws:sts::999988887777:assumed-role/BrokerHub/i-0123456789abcdef0"
         self.calls: list[AssumeRole] = []
         self.failure: StsFailure | None = None
 
     def chained(self, partition: str) -> bool:
         return False
+
+    async def identify(self, partition: str) -> CallerIdentity:
+        if self.failure is not None:
+            raise self.failure
+        return CallerIdentity("999988887777", self.arn)
 
     async def assume_role(self, call: AssumeRole, credentials: Credentials | None = None) -> Minted:
         self.calls.append(call)

@@ -11,8 +11,7 @@ cannot mint twice), then the parts: `credentials`, `endpoint`, `sigv4`, `query`,
 `pool`, `answer`, `refusal`.
 """
 
-from broker.adapters.sts.answer import CallerIdentity
 from broker.adapters.sts.client import StsClient
 from broker.adapters.sts.config import StsConfig
 
-__all__ = ["CallerIdentity", "StsClient", "StsConfig"]
+__all__ = ["StsClient", "StsConfig"]

@@ -12,8 +12,9 @@ import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 
-from broker.issuance.sts import AssumeRole, Credentials, Minted
+from broker.issuance.sts import AssumeRole, CallerIdentity, Credentials, Minted
 
 _NS = "{https://sts.amazonaws.com/doc/2011-06-15/}"
 # AWS refuses a signature whose time is more than five minutes from its own.
@@ -67,26 +68,6 @@ class Refusal:
     date: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class CallerIdentity:
-    """Who the base credentials belong to. `account` is 12 digits."""
-
-    account: str
-    arn: str
-
-    @property
-    def is_root(self) -> bool:
-        return self.arn.endswith(":root")
-
-    @property
-    def is_role_session(self) -> bool:
-        return ":assumed-role/" in self.arn or ":federated-user/" in self.arn
-
-    @property
-    def is_user(self) -> bool:
-        return ":user/" in self.arn
-
-
 def minted(reply: Reply, call: AssumeRole, now: datetime) -> Minted:
     """Raises OddAnswer unless `reply` is the answer to `call`."""
     answer = _Answer(reply, "AssumeRoleResponse")
@@ -119,7 +100,17 @@ def caller_identity(reply: Reply) -> CallerIdentity:
     return CallerIdentity(
         account=answer.matching(result, "Account", _ACCOUNT),
         arn=answer.matching(result, "Arn", _ARN),
+        answered_at=_when(reply.date),
     )
+
+
+def _when(date: str | None) -> datetime | None:
+    """An HTTP Date; None where there is none, or none that can be read."""
+    try:
+        moment = parsedate_to_datetime(date or "")
+    except ValueError:
+        return None
+    return None if moment.tzinfo is None else moment
 
 
 def refusal(reply: Reply) -> Refusal:

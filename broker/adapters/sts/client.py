@@ -7,13 +7,12 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from broker.adapters.sts.answer import CallerIdentity
 from broker.adapters.sts.config import StsConfig
 from broker.adapters.sts.endpoint import EndpointError
 from broker.adapters.sts.partition import Partition
 from broker.adapters.sts.pool import Pool, Timeouts
 from broker.errors import AwsUnavailable, StartupError
-from broker.issuance.sts import AssumeRole, Credentials, Minted, StsFailure
+from broker.issuance.sts import AssumeRole, CallerIdentity, Credentials, Minted, StsFailure
 
 logger = logging.getLogger(__name__)
 

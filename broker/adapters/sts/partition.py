@@ -17,7 +17,7 @@ from broker.adapters.sts.pool import Pool
 from broker.adapters.sts.refusal import BASE_REFUSED, Asked
 from broker.adapters.sts.sigv4 import Signer
 from broker.errors import AwsUnavailable
-from broker.issuance.sts import AssumeRole, Credentials, Minted, StsFailure
+from broker.issuance.sts import AssumeRole, CallerIdentity, Credentials, Minted, StsFailure
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Partition:
         self._credentials = BaseCredentials(config)
         self._endpoints: dict[str, Endpoint] = {}
         self._resolving = asyncio.Lock()
-        self._identity: answer.CallerIdentity | None = None
+        self._identity: CallerIdentity | None = None
         self._identifying = asyncio.Lock()
 
     async def aclose(self) -> None:
@@ -61,7 +61,7 @@ class Partition:
                     self._endpoints[region] = found
         return self._endpoints[region]
 
-    async def identify(self) -> answer.CallerIdentity:
+    async def identify(self) -> CallerIdentity:
         """Who the base credentials belong to, asked of STS now."""
         try:
             with _alarm_where_odd():

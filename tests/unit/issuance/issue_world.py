@@ -15,7 +15,7 @@ from broker.identity.principal import AuthContext, Principal, PrincipalKind
 from broker.issuance.issue import Issued, issue
 from broker.issuance.journal import Concluded, Intent, Outcome, State
 from broker.issuance.request import CredentialRequest
-from broker.issuance.sts import AssumeRole, Credentials, Minted, StsFailure
+from broker.issuance.sts import AssumeRole, CallerIdentity, Credentials, Minted, StsFailure
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 SECRETS = ("canary-secret-access-key", "canary-session-token", "canary-external-id")
@@ -156,6 +156,9 @@ class World:
 
     def chained(self, partition: str) -> bool:
         return partition in self.chained_partitions
+
+    async def identify(self, partition: str) -> CallerIdentity:
+        return CallerIdentity("111122223333", "arn:aws:iam::111122223333:user/broker")
 
     async def assume_role(self, call: AssumeRole, credentials: Credentials | None = None) -> Minted:
         self.calls.append(call)
