@@ -138,7 +138,7 @@ class Offer:
     account_id: str
     account_name: str
     role_arn: str
-    availability: str  # standing or granted
+    availability: str  # standing, granted or requestable
     max_duration: int
     parameters: Mapping[str, Parameter]
     grant_expires_at: datetime | None
@@ -202,7 +202,7 @@ def offers(
     policy: AccessPolicy, who: AuthContext, grants: tuple[Grant, ...], now: datetime
 ) -> tuple[Offer, ...]:
     """The roles that `who` can have, by name: those with a standing entitlement, whether or not
-    its conditions hold right now, and those with a grant in force.
+    its conditions hold right now, those with a grant in force, and those to be requested.
     """
     if who.principal.suspended_at is not None or who.lacks_second_factor:
         return ()
@@ -348,16 +348,19 @@ def _offer(
     now: datetime,
 ) -> Offer | None:
     standing: list[int] = []
+    requestable: list[int] = []
     ends: list[datetime] = []
     for entry in _entries(policy, who, role.name, grants):
         if isinstance(entry, Grant):
             if entry.not_before <= now < entry.expires_at:
                 ends.append(entry.expires_at)
-        elif entry.mode is Mode.STANDING:
-            standing.append(entry.max_duration or role.role_maximum)
-    if not (standing or ends) or not _account_allowed(policy, role):
+        else:
+            modes = standing if entry.mode is Mode.STANDING else requestable
+            modes.append(entry.max_duration or role.role_maximum)
+    if not (standing or ends or requestable) or not _account_allowed(policy, role):
         return None
-    longest = max([*standing, *(int((end - now).total_seconds()) for end in ends)])
+    now_at_hand = [*standing, *(int((end - now).total_seconds()) for end in ends)]
+    longest = max(now_at_hand or requestable)
     organization = policy.organization.maximum_duration or role.role_maximum
     return Offer(
         name=role.name,
@@ -365,7 +368,7 @@ def _offer(
         account_id=role.account.id,
         account_name=role.account.title,
         role_arn=role.role_arn,
-        availability="standing" if standing else "granted",
+        availability="standing" if standing else "granted" if ends else "requestable",
         max_duration=min(longest, role.role_maximum, organization),
         parameters=role.parameters,
         grant_expires_at=max(ends, default=None),

@@ -64,6 +64,13 @@ def administered_roles(
     )
 
 
+def is_delegated_admin(policy: AccessPolicy, principal: Principal) -> bool:
+    """Whether this principal administers some roles, by an entry with limits."""
+    if principal.suspended_at is not None:
+        return False
+    return any(means(one.to, principal) for one in policy.delegated)
+
+
 def is_auditor(policy: AccessPolicy, principal: Principal) -> bool:
     """Auditors alone: that admins may read what auditors read is for the caller to say."""
     if principal.suspended_at is not None:

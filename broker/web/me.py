@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
+from broker.access.rights import is_delegated_admin
 from broker.identity.throttle import CODE_PER_ADDRESS
 from broker.web.address import throttle_key
 from broker.web.gate import AnyCaller, Caller
@@ -16,7 +17,9 @@ router = APIRouter(prefix="/v1", tags=["me"])
 
 
 class Me(BaseModel):
-    """Times are RFC 3339 UTC. `roles` of the broker itself: admin, auditor."""
+    """Times are RFC 3339 UTC. `rights` over the broker itself: admin, auditor,
+    delegated_admin.
+    """
 
     id: str
     kind: str
@@ -43,7 +46,11 @@ class Verified(BaseModel):
 @router.get("/me")
 async def me(caller: Caller) -> Me:
     context, principal = caller.who.context, caller.principal
-    held = (("admin", caller.is_admin), ("auditor", caller.is_auditor))
+    held = (
+        ("admin", caller.is_admin),
+        ("auditor", caller.is_auditor),
+        ("delegated_admin", is_delegated_admin(caller.policy, principal)),
+    )
     return Me(
         id=principal.id,
         kind=principal.kind.value,

@@ -169,6 +169,8 @@ async def test_a_delegated_admin_applies_and_approves_nothing(broker: Running, l
     bob = await logged_in_person(broker, BOB)
     policy = POLICY.replace("{group: corp/platform}", f"{{group: corp/platform, {limits}}}")
     assert (await apply(root, policy)).status_code == 200
+    rights = (await bob.api.get("/v1/me", headers=bearer(bob))).json()["rights"]
+    assert rights == ["delegated_admin"]
     assert problem(await apply(bob, WIDER, version=1)) == (403, "forbidden")
     assert problem(await post(bob, "chg-" + "a" * 26, "approve")) == (403, "forbidden")
     # Nor is there a second admin by that.

@@ -397,7 +397,30 @@ def test_offers_list_what_one_can_have_whether_or_not_it_applies_now():
     ],
 )
 def test_what_is_not_offered(grants, who):
-    assert offers(entitled(entry(role="data-reader", mode=Mode.ON_REQUEST)), who, grants, NOW) == ()
+    theirs = entitled(entry(Group("corp/others"), mode=Mode.ON_REQUEST))
+    assert offers(theirs, who, grants, NOW) == ()
+
+
+def test_a_role_on_request_is_offered_as_such_unless_it_is_at_hand():
+    asked = entry(mode=Mode.ON_REQUEST, max_duration=3600)
+    (offer,) = offers(entitled(asked), context(), (), NOW)
+    assert (offer.availability, offer.max_duration) == ("requestable", 3600)
+    (offer,) = offers(entitled(asked), context(), (grant("data-reader", ends=1800),), NOW)
+    assert (offer.availability, offer.max_duration) == ("granted", 1800)
+    (offer,) = offers(entitled(asked, entry(max_duration=900)), context(), (), NOW)
+    assert (offer.availability, offer.max_duration) == ("standing", 900)
+    assert offers(entitled(asked), context(mfa_age=None), (), NOW) == ()
+
+
+def test_a_grant_covers_a_role_that_is_on_request():
+    policy_ = entitled(entry(mode=Mode.ON_REQUEST))
+    granted = decide(policy_, context(), "data-reader", (grant("data-reader"),), facts())
+    assert isinstance(granted, Allowed)
+    assert granted.by == grant("data-reader")
+    # With its conditions unmet too, what refuses is that nobody has approved.
+    assert outcome(entry(mode=Mode.ON_REQUEST, reason=True)) == "approval_required"
+    # Another entry for the same role that needs no approval is asked first.
+    assert outcome(entry(mode=Mode.ON_REQUEST), entry(reason=True)) == "reason_required"
 
 
 def test_an_offer_is_bounded_by_role_and_organization():

@@ -3,7 +3,14 @@ from dataclasses import replace
 import pytest
 
 from broker.access.policy import EMPTY, Group, User, WorkloadRef
-from broker.access.rights import administered_roles, is_admin, is_auditor, may_administer, written
+from broker.access.rights import (
+    administered_roles,
+    is_admin,
+    is_auditor,
+    is_delegated_admin,
+    may_administer,
+    written,
+)
 from tests.unit.access.examples import FILE, NOW, person, policy
 
 
@@ -67,6 +74,8 @@ def test_a_delegated_admin_administers_the_roles_of_its_entry(changes, pinned, r
 
 
 def test_a_delegated_admin_is_no_admin():
+    assert is_delegated_admin(DELEGATED, person())
+    assert not is_delegated_admin(DELEGATED, person(suspended_at=NOW))
     assert not is_admin(DELEGATED, person(), False)
     assert not is_auditor(DELEGATED, person())
 
