@@ -8,6 +8,7 @@ Does not own: HTTP, and the store's atomic verbs (`oauth.CodeStore`,
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -31,7 +32,8 @@ from broker.identity.sessions import (
     TokenKind,
 )
 
-
+DEVICE_GRANT_TYPE = "urn:ietf:params:oauth:grant-type:device_code"
+_DEVICE_CODE = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 _REVOCABLE = frozenset({TokenKind.ACCESS, TokenKind.REFRESH, TokenKind.JOB})
 
 
@@ -52,6 +54,13 @@ class Refresh:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceExchange:
+    """grant_type=urn:ietf:params:oauth:grant-type:device_code (RFC 8628 section 3.4)."""
+
+    device_code: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class TokenPair:
     """A successful answer of the token endpoint."""
 
@@ -69,13 +78,15 @@ class TokenPair:
         }
 
 
-def parse_token_request(pairs: Iterable[tuple[str, str]]) -> CodeExchange | Refresh:
+def parse_token_request(
+    pairs: Iterable[tuple[str, str]],
+) -> CodeExchange | Refresh | DeviceExchange:
     """The request in the form's pairs. Raises OAuthError."""
     parameters = single_valued(pairs)
     grant_type = parameters.get("grant_type")
     if grant_type is None:
         raise OAuthError("invalid_request", "The grant_type is missing.")
-    if grant_type not in {"authorization_code", "refresh_token"}:
+    if grant_type not in {"authorization_code", "refresh_token", DEVICE_GRANT_TYPE}:
         raise OAuthError("unsupported_grant_type", "This grant_type is not offered.")
     if parameters.get("client_id") != CLI_CLIENT_ID:
         raise OAuthError("invalid_client", "The client_id is not known.")
@@ -84,6 +95,11 @@ def parse_token_request(pairs: Iterable[tuple[str, str]]) -> CodeExchange | Refr
         if token is None or token.kind is not TokenKind.REFRESH:
             raise OAuthError("invalid_grant", "The refresh token is not valid.")
         return Refresh(token)
+    if grant_type == DEVICE_GRANT_TYPE:
+        device_code = parameters.get("device_code", "")
+        if not _DEVICE_CODE.fullmatch(device_code):
+            raise OAuthError("invalid_grant", "The device_code is not valid, or was used.")
+        return DeviceExchange(device_code)
     code, redirect_uri = parameters.get("code"), parameters.get("redirect_uri")
     verifier = parameters.get("code_verifier")
     if code is None or redirect_uri is None or verifier is None:

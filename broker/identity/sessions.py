@@ -28,6 +28,9 @@ ACCESS_TOKEN_LIFETIME = timedelta(minutes=15)
 # successor is used. Later use means that two parties hold the family, and ends it.
 REFRESH_GRACE = timedelta(seconds=60)
 
+# The client of sessions that a person approved for a machine elsewhere (`device`).
+DEVICE_CLIENT = "device"
+
 _TOKEN = re.compile(r"bk[abrcj]_[A-Za-z0-9_-]{43}", re.ASCII)
 
 
@@ -78,7 +81,7 @@ class LoginSession:
 
     id: str
     principal_id: str
-    client: str  # "browser" or "cli"
+    client: str  # "browser", "cli", "device" or "ci"
     auth_time: datetime
     mfa_time: datetime | None
     expires_at: datetime
@@ -102,7 +105,13 @@ class Authenticated:
     may_enrol_until: datetime | None
     access_version: int  # newest version of the access policy; 0 before the first
     now: datetime
+    client: str  # of the login session, as in LoginSession
     job: Job | None = None  # of a job token: what let the job in
+
+    @property
+    def is_device(self) -> bool:
+        """Whether a code approved this login from elsewhere: it may have been another's code."""
+        return self.client == DEVICE_CLIENT
 
 
 class Refreshed(StrEnum):

@@ -13,6 +13,7 @@ from broker.access.versions import NewPolicy
 from broker.adapters.store.access import SqlAccessStore
 from broker.adapters.store.access_changes import SqlChangeStore
 from broker.adapters.store.codes import SqlCodeStore
+from broker.adapters.store.devices import SqlDeviceStore
 from broker.adapters.store.engine import Database
 from broker.adapters.store.factors import SqlFactorStore
 from broker.adapters.store.grants import SqlGrants
@@ -43,6 +44,7 @@ class Stores:
         self.sessions: Any = SqlSessionStore(database)
         self.factors: Any = SqlFactorStore(database)
         self.codes: Any = SqlCodeStore(database)
+        self.devices: Any = SqlDeviceStore(database)
         self.access: Any = SqlAccessStore(database)
         self.changes: Any = SqlChangeStore(database)
         self.known_people: Any = SqlKnownPeople(database)

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import insert
 
 from broker.adapters.store.schema import (
+    device_logins,
     enrolment_codes,
     login_attempts,
     login_sessions,
@@ -20,8 +21,17 @@ from broker.identity.oauth import Redeemed
 from broker.identity.sessions import Refreshed, Token, TokenKind
 from broker.identity.throttle import Limit
 from tests.store.stores import Stores
+from tests.store.test_devices import started
 
-SWEPT = (throttle_counters, login_attempts, enrolment_codes, tokens, oauth_codes, login_sessions)
+SWEPT = (
+    throttle_counters,
+    login_attempts,
+    enrolment_codes,
+    tokens,
+    oauth_codes,
+    device_logins,
+    login_sessions,
+)
 
 
 async def one_of_each(stores: Stores) -> None:
@@ -30,6 +40,7 @@ async def one_of_each(stores: Stores) -> None:
     await stores.logins.open_login_attempt(b"1", "corp", "/")
     await stores.invite(b"1", principal_id=login.principal.id)
     await stores.throttle.admit(Limit("l", 5, 1000), "key")
+    await started(stores)
 
 
 async def test_nothing_that_is_live_is_deleted(stores: Stores) -> None:
@@ -45,7 +56,7 @@ async def test_what_expired_goes_and_people_and_records_stay(stores: Stores, ago
         await stores.change(table, expires_at=ago(days=31))
     before = await stores.everything()
     # Two sessions, a cookie and the CLI's two tokens, and one of each of the others.
-    assert await sweep(stores.database) == 2 + 3 + 4
+    assert await sweep(stores.database) == 2 + 3 + 5
     after = await stores.everything()
     swept = {table.name for table in SWEPT}
     assert {name for name in after if after[name] != before[name]} == swept

@@ -25,7 +25,7 @@ _BOTH_FACTORS = frozenset({"fed", "otp", "mfa"})
 _QUERY = """
 SELECT t.role, t.expires_at AS token_expires_at, t.retired_at,
        s.id AS session_id, s.auth_time, s.mfa_time, s.expires_at AS session_expires_at,
-       s.may_enrol_until, s.revoked_at, s.job,
+       s.may_enrol_until, s.revoked_at, s.client, s.job,
        p.id, p.kind, p.issuer, p.subject, p.provider, p.handle, p.email, p.groups, p.claims,
        p.suspended_at, p.pinned_admin_at,
        {names} AS user_names,
@@ -135,6 +135,7 @@ def _judge(
         may_enrol_until=moment(row["may_enrol_until"]),
         access_version=row["access_version"],
         now=now,
+        client=row["client"],
         job=None if row["job"] is None else Job.from_text(row["job"]),
     )
 

@@ -226,6 +226,34 @@ oauth_codes = Table(
     Index(None, "browser_session_id"),
 )
 
+# Logins that a machine without a browser started.
+device_logins = Table(
+    "device_logins",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("device_code_hash", LargeBinary, nullable=False),
+    Column("user_code_hash", LargeBinary, nullable=False),
+    Column("state", Text, nullable=False),  # pending, approved, denied, redeemed
+    # Where it was started, and what the machine calls itself.
+    Column("host_name", Text),
+    Column("ip", Text),
+    Column("user_agent", Text),
+    Column("created_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime, nullable=False),
+    Column("interval_seconds", Integer, nullable=False),
+    Column("polled_at", UtcTime),
+    # The browser session that decided, and when it had last shown its second factor then.
+    Column("browser_session_id", Text, ForeignKey("login_sessions.id", ondelete="CASCADE")),
+    Column("decided_at", UtcTime),
+    Column("mfa_time", UtcTime),
+    # The session made from it, which ends when the code is shown again.
+    Column("login_session_id", Text),
+    UniqueConstraint("device_code_hash"),
+    UniqueConstraint("user_code_hash"),
+    Index(None, "expires_at"),
+    Index(None, "browser_session_id"),
+)
+
 throttle_counters = Table(
     "throttle_counters",
     metadata,

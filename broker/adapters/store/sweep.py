@@ -14,6 +14,7 @@ from sqlalchemy import Table, delete, select, tuple_
 from broker.adapters.store.engine import Database
 from broker.adapters.store.schema import (
     ci_token_ids,
+    device_logins,
     enrolment_codes,
     idempotency_keys,
     login_attempts,
@@ -44,6 +45,7 @@ _SWEPT = (
     # long as the session made from them can last: showing one again must still be noticed.
     _Kept(tokens, timedelta()),
     _Kept(oauth_codes, LOGIN_SESSION_LIFETIME),
+    _Kept(device_logins, LOGIN_SESSION_LIFETIME),
     # For people to see where they were signed in.
     _Kept(login_sessions, timedelta(days=30)),
 )

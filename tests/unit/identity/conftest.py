@@ -163,6 +163,7 @@ class World:
             may_enrol_until=self.may_enrol_until,
             access_version=0,
             now=self.store.now,
+            client="browser",
         )
 
 
