@@ -15,7 +15,9 @@ from typing import NoReturn
 
 MAX_DEPTH = 16
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# The closing quote is optional and nothing is tried twice: of a string that never ends, each quote
+# in it would else be a new start, and 16 KiB of them cost seconds.
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -80,3 +81,13 @@ def test_no_bytes_raise_anything_else(document):
         assert isinstance(parse_object(document), dict)
     except MalformedJson:
         return
+
+
+@pytest.mark.parametrize("unit", [b'\\"', b'"', b'"\\', b'"a', b'["', b"\\"])
+def test_a_string_that_never_ends_costs_no_more_than_its_length(unit: bytes) -> None:
+    document = (b'{"a":"' + unit * 2**20)[: 2**20]
+    started = time.process_time()
+    with pytest.raises(MalformedJson):
+        parse_object(document)
+    # Looking again from every quote took hours for as much.
+    assert time.process_time() - started < 5
