@@ -335,11 +335,15 @@ def match(token: CiToken, policy: AccessPolicy, role: str | None) -> Matched:
     facts = facts_of(token.claims, addressed[0].preset)
     admitting = [entry for entry in addressed if not mismatches(entry, facts)]
     if not admitting:
+        near = closest(addressed, facts)
+        # The claims' names are the policy's own words, so that there are few such reasons: each
+        # is a kind of its own to the log, which counts repeated ones.
+        failed = ", ".join(one.claim for one in near[0].mismatches)
         raise Rejection(
-            "no workload entry admits its claims",
+            f"no workload entry admits it; {near[0].workload} fails by {failed}",
             may_tell=False,
             facts=facts,
-            near=closest(addressed, facts),
+            near=near,
         )
     observers = tuple(entry for entry in admitting if entry.observe)
     active = [entry for entry in admitting if not entry.observe]
