@@ -17,6 +17,7 @@ from broker.app import create_app
 from broker.errors import StartupError
 from broker.server_cli import add_config_option
 from broker.server_cli.configuration import load_settings
+from broker.server_cli.http_protocol import BoundedHttp
 from broker.settings import Settings
 
 _log = structlog.get_logger()
@@ -110,7 +111,7 @@ def _uvicorn_config(app: object) -> uvicorn.Config:
     """uvicorn with our own access log and our own reading of forwarded addresses."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]  # an ASGI application; uvicorn's alias is wider than ours
-        http="httptools",
+        http=BoundedHttp,
         ws="none",
         lifespan="off",
         log_config=None,
