@@ -60,6 +60,8 @@ def observed(
         "duration": scoped.duration.as_json(),
         "session_policy": scoped.call.policy,
         "managed_policies": list(scoped.call.policy_arns),
-        "tags": [{"key": key, "value": value} for key, value in scoped.call.tags],
-        "source_identity": scoped.call.source_identity,
+        "tags": [
+            {"key": key, "value": value} for call in scoped.calls for key, value in call.tags
+        ],
+        "source_identity": scoped.source_identity,
     }
