@@ -37,6 +37,7 @@ from broker.adapters.store.access import SqlAccessStore
 from broker.adapters.store.access_changes import SqlChangeStore
 from broker.adapters.store.checkpoints import SqlCheckpoints
 from broker.adapters.store.codes import SqlCodeStore
+from broker.adapters.store.devices import SqlDeviceStore
 from broker.adapters.store.engine import Database
 from broker.adapters.store.factors import SqlFactorStore
 from broker.adapters.store.issuances import SqlIssuances
@@ -162,6 +163,8 @@ async def _compose(
         factors=factors,
         people=SqlPeople(database),
         codes=SqlCodeStore(database),
+        device_flow=settings.sessions.device_flow,
+        device_logins=SqlDeviceStore(database),
         throttle=throttle,
         access=access,
         access_changes=SqlChangeStore(database),

@@ -37,6 +37,7 @@ from pydantic_settings import (
 )
 
 from broker.errors import StartupError
+from broker.identity.device import DeviceFlow
 from broker.identity.totp import Enrolment
 
 _PROVIDER_NAME = r"^[a-z0-9][a-z0-9-]{0,31}$"
@@ -174,7 +175,7 @@ class Aws(Section):
 
 
 class Sessions(Section):
-    device_flow: Literal["on", "same_network", "off"] = "on"
+    device_flow: DeviceFlow = DeviceFlow.ON
 
 
 def _key_reference(reference: str) -> str:

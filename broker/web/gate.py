@@ -45,7 +45,10 @@ class ApiCaller:
 
     @property
     def is_admin(self) -> bool:
-        return is_admin(self.policy, self.principal, self.who.pinned_admin)
+        """Never through a device login, whoever it is of."""
+        return not self.who.is_device and is_admin(
+            self.policy, self.principal, self.who.pinned_admin
+        )
 
     @property
     def is_auditor(self) -> bool:
@@ -81,7 +84,20 @@ async def caller(request: Request) -> ApiCaller:
     return present
 
 
+def refuse_device(present: ApiCaller) -> None:
+    """Raises Forbidden for a login that a code approved from elsewhere: its person may have been
+    talked into it, so it never administers, approves, grants or breaks glass.
+    """
+    if present.who.is_device:
+        raise Forbidden(
+            "This login was allowed by a code from another device, so it can't do this: "
+            "log in with `broker login` where there is a browser."
+        )
+
+
 def require_admin(present: ApiCaller) -> ApiCaller:
+    """Raises Forbidden."""
+    refuse_device(present)
     if not present.is_admin:
         raise Forbidden("Only admins may do this.")
     return present
@@ -111,8 +127,11 @@ async def policy_admin(request: Request) -> ApiCaller:
 
 
 async def fresh_caller(request: Request) -> ApiCaller:
-    """Raises MfaRequired or MfaStale unless a factor was shown in the last five minutes."""
+    """Raises MfaRequired or MfaStale unless a factor was shown in the last five minutes, and
+    Forbidden for a device login.
+    """
     present = await any_caller(request)
+    refuse_device(present)
     present.who.context.require_fresh_factor(present.who.now)
     return present
 

@@ -15,16 +15,22 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from broker.errors import BrokerError, InvalidRequest
-from broker.identity import oauth_token, token_exchange
+from broker.identity import device, oauth_token, token_exchange
+from broker.identity.device import DeviceFlow
 from broker.identity.oauth import AuthorizationRequest, OAuthError
-from broker.identity.oauth_token import CodeExchange, TokenPair, parse_token_request
-from broker.identity.throttle import TOKEN_PER_ADDRESS
+from broker.identity.oauth_token import (
+    CodeExchange,
+    DeviceExchange,
+    TokenPair,
+    parse_token_request,
+)
+from broker.identity.throttle import DEVICE_GLOBAL, DEVICE_PER_ADDRESS, TOKEN_PER_ADDRESS
 from broker.web.address import throttle_key
 from broker.web.browser import VerifiedForm, VerifiedVisitor, Visitor, expected_host
 from broker.web.ci import exchange_token
 from broker.web.context import request_context
 from broker.web.forms import form_pairs, query_pairs
-from broker.web.parts import parts_of
+from broker.web.parts import Parts, parts_of
 from broker.web.problems import STATUS, error_headers, error_page
 from broker.web.render import page
 
@@ -81,24 +87,45 @@ async def decide_consent(request: Request, form: VerifiedForm) -> Response:
 @endpoints.get("/.well-known/oauth-authorization-server")
 async def metadata(request: Request) -> dict[str, object]:
     """RFC 8414."""
-    base = parts_of(request).public_url
-    return {
+    parts = parts_of(request)
+    base = parts.public_url
+    grant_types = ["authorization_code", "refresh_token", token_exchange.GRANT_TYPE]
+    document: dict[str, object] = {
         "issuer": base,
         "authorization_endpoint": f"{base}/oauth/authorize",
         "token_endpoint": f"{base}/oauth/token",
         "revocation_endpoint": f"{base}/oauth/revoke",
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": [
-            "authorization_code",
-            "refresh_token",
-            token_exchange.GRANT_TYPE,
-        ],
+        "grant_types_supported": grant_types,
         "code_challenge_methods_supported": ["S256"],
         "token_endpoint_auth_methods_supported": ["none"],
         "revocation_endpoint_auth_methods_supported": ["none"],
         "authorization_response_iss_parameter_supported": True,
     }
+    if parts.device_flow is not DeviceFlow.OFF:
+        document["device_authorization_endpoint"] = f"{base}/oauth/device_authorization"
+        grant_types.append(oauth_token.DEVICE_GRANT_TYPE)
+    return document
+
+
+@endpoints.post("/oauth/device_authorization")
+async def start_device_login(request: Request) -> Response:
+    """RFC 8628 section 3.1. `host_name` is what the machine calls itself, for the page."""
+    parts, context = parts_of(request), request_context(request)
+    try:
+        _require_device_flow(parts)
+        await parts.throttle.admit(DEVICE_PER_ADDRESS, throttle_key(context.ip))
+        await parts.throttle.admit(DEVICE_GLOBAL, "all")
+        asked = device.DeviceRequest.parse(await _pairs(request))
+        started = await device.start(
+            parts.device_logins, asked, ip=context.ip, user_agent=context.user_agent
+        )
+    except OAuthError as error:
+        return _oauth_error(error)
+    except BrokerError as error:
+        return _unavailable(error)
+    return _json(200, started.response(f"{parts.public_url}/device"))
 
 
 @endpoints.post("/oauth/token")
@@ -114,6 +141,15 @@ async def token(request: Request) -> Response:
         if isinstance(asked, CodeExchange):
             pair = await oauth_token.exchange_code(
                 parts.codes,
+                asked,
+                ip=context.ip,
+                user_agent=context.user_agent,
+                request_id=context.id,
+            )
+        elif isinstance(asked, DeviceExchange):
+            _require_device_flow(parts)
+            pair = await device.poll(
+                parts.device_logins,
                 asked,
                 ip=context.ip,
                 user_agent=context.user_agent,
@@ -152,6 +188,12 @@ async def revoke(request: Request) -> Response:
     except BrokerError as error:
         return _unavailable(error)
     return Response(b"{}", media_type="application/json")
+
+
+def _require_device_flow(parts: Parts) -> None:
+    """Raises OAuthError where the settings switch it off."""
+    if parts.device_flow is DeviceFlow.OFF:
+        raise OAuthError("unauthorized_client", "This broker does not offer the device flow.")
 
 
 async def _pairs(request: Request) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from broker.access.analysis import Analyse
 from broker.access.plan import KnownPeopleReader
 from broker.access.versions import AccessStore, ChangeStore
 from broker.audit.checkpoint import LogKeys
+from broker.identity.device import DeviceFlow, DeviceStore
 from broker.identity.job_store import JobStore
 from broker.identity.login_flow import LoginFlow
 from broker.identity.oauth import CodeStore
@@ -43,6 +44,8 @@ class Parts:
     factors: FactorStore
     people: People
     codes: CodeStore
+    device_flow: DeviceFlow
+    device_logins: DeviceStore
     throttle: Throttle
     access: AccessStore
     access_changes: ChangeStore

@@ -63,7 +63,15 @@ _BROWSER_STEPS = {
     "mfa_required": ("/mfa", "Verify"),
     "mfa_stale": ("/mfa", "Verify again"),
 }
-_JSON_PATHS = ("/v1/", "/oauth/token", "/oauth/revoke", "/.well-known/", "/healthz", "/readyz")
+_JSON_PATHS = (
+    "/v1/",
+    "/oauth/device_authorization",
+    "/oauth/token",
+    "/oauth/revoke",
+    "/.well-known/",
+    "/healthz",
+    "/readyz",
+)
 
 
 class InternalError(BrokerError):

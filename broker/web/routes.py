@@ -27,6 +27,7 @@ from broker.web import (
     me,
     metrics,
     oauth,
+    pages_device,
     pages_login,
     pages_mfa,
     people,
@@ -81,6 +82,7 @@ def build(lifespan: Lifespan, *, trusted_proxies: Sequence[Network], https: bool
     app.include_router(oauth.pages)
     app.include_router(pages_login.router)
     app.include_router(pages_mfa.router)
+    app.include_router(pages_device.router)
     app.router.routes.append(
         Route("/static/{name}", static_file, methods=["GET"], include_in_schema=False)
     )

@@ -14,7 +14,7 @@ from tests.web.people import ADA, GRACE, Browser, field_of
 
 SAFE = {"GET", "HEAD", "OPTIONS"}
 # Public clients by design: what they present is itself the proof.
-TOKEN_ENDPOINTS = {"/oauth/token", "/oauth/revoke"}
+TOKEN_ENDPOINTS = {"/oauth/token", "/oauth/revoke", "/oauth/device_authorization"}
 
 
 def mutating_routes(broker: Running) -> list[tuple[str, str]]:
