@@ -120,6 +120,34 @@ class Growth:
         return fill(inclusion_spans(index, self.after.size), self.nodes)
 
 
+class TreeBuilder:
+    """The tree's roots, fed with leaves from the first on, at the least cost a leaf."""
+
+    def __init__(self) -> None:
+        self._tiles = NO_LEAVES  # the tree over the full tiles' roots
+        self._leaves: list[bytes] = []
+
+    @property
+    def size(self) -> int:
+        return self._tiles.size * TILE_WIDTH + len(self._leaves)
+
+    def add(self, leaves: Iterable[bytes]) -> None:
+        self._leaves += leaves
+        while len(self._leaves) >= TILE_WIDTH:
+            level, self._leaves = self._leaves[:TILE_WIDTH], self._leaves[TILE_WIDTH:]
+            while len(level) > 1:
+                pairs = zip(level[::2], level[1::2], strict=True)
+                level = [sha256(b"\x01" + left + right).digest() for left, right in pairs]
+            self._tiles = self._tiles.extend(level).after
+
+    @property
+    def root(self) -> bytes:
+        """Of the leaves so far."""
+        rest = NO_LEAVES.extend(self._leaves).after.hashes
+        hashes = self._tiles.hashes + rest
+        return _fold(hashes) if hashes else EMPTY_ROOT
+
+
 def _fold(hashes: Sequence[bytes]) -> bytes:
     """One hash over neighbouring subtrees that grow smaller to the right."""
     root = hashes[-1]

@@ -16,6 +16,7 @@ from broker.audit.merkle import (
     BadProof,
     CompactRange,
     Node,
+    TreeBuilder,
     consistency_spans,
     fill,
     inclusion_spans,
@@ -181,6 +182,17 @@ def test_growing_in_batches_is_the_same_tree(batches: list[int]) -> None:
         at += batch
         edge = CompactRange.parse(at, growth.after.to_bytes())
         assert edge.root == naive_root(leaves[:at])
+
+
+def test_the_builder_has_every_root_on_its_way() -> None:
+    leaves, builder = many(800), TreeBuilder()
+    for size, leaf in enumerate(leaves, 1):
+        assert builder.root == NO_LEAVES.extend(leaves[: size - 1]).after.root
+        builder.add([leaf])
+        assert builder.size == size
+    whole = TreeBuilder()
+    whole.add(leaves)
+    assert whole.root == builder.root
 
 
 def test_the_roots_of_full_tiles_come_once_each() -> None:
