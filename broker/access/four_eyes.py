@@ -70,14 +70,14 @@ def judge(
     could administer by either policy, or are pinned.
     """
     others = tuple(one for one in people if one.principal.id != applier.id)
-    approvers = tuple(one.principal for one in others if _administers(before, one))
+    approvers = tuple(one.principal for one in others if administers(before, one))
     gains = list(dict.fromkeys(_gains(before, after, applier, granted)))
-    if approvers and not any(_administers(after, one, to_be_named=True) for one in others):
+    if approvers and not any(administers(after, one, to_be_named=True) for one in others):
         gains.append("no other admin would be left who could approve what comes next")
     return Verdict(tuple(gains), approvers)
 
 
-def _administers(policy: AccessPolicy, one: KnownPerson, *, to_be_named: bool = False) -> bool:
+def administers(policy: AccessPolicy, one: KnownPerson, *, to_be_named: bool = False) -> bool:
     """A workload approves nothing: it can't look. `to_be_named`: names not bound yet count."""
     principal = one.principal
     if principal.kind is not PrincipalKind.PERSON or principal.suspended_at is not None:

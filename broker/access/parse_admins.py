@@ -8,6 +8,7 @@ from broker.access.parse_entitlement import EntitlementReader
 from broker.access.policy import DelegatedAdmin, Subject
 from broker.access.reading import listed, texts
 
+MAX_ADMINS = 1000
 _LIMITS = ("accounts", "roles")
 _EXAMPLE = "admins: [{group: corp/platform}]"
 
@@ -25,10 +26,14 @@ def read_admins(
     `accounts` and `roles` are the names of all that the file has, also of those that were
     refused.
     """
+    children = listed(findings, node, "admins", _EXAMPLE)
+    if node is not None and len(children) > MAX_ADMINS:
+        message = f"there are {len(children)} entries"
+        findings.at(node, message, f"write {MAX_ADMINS} at most, and groups for the rest")
     admins: list[Subject] = []
     delegated: list[DelegatedAdmin] = []
     seen: set[Subject] = set()
-    for child in listed(findings, node, "admins", _EXAMPLE):
+    for child in children:
         subject = people.subject(child, also=_LIMITS)
         limits = child.items if isinstance(child, MapNode) else {}
         in_accounts = _names(findings, limits.get("accounts"), "account", accounts)

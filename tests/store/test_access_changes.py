@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, insert
 
 from broker.access.plan import Members, Named
 from broker.access.policy import Group, User
 from broker.access.versions import MAX_PENDING, ChangeState, NewPolicy
-from broker.adapters.store.schema import access_changes, principals
+from broker.adapters.store.schema import access_changes, audit_head, grants, principals
 from broker.audit.record import EventType
-from broker.errors import Conflict, NotFound, PreconditionFailed, SelfApproval
+from broker.errors import AuditUnavailable, Conflict, NotFound, PreconditionFailed, SelfApproval
 from broker.identity.login import BootstrapAdmin
 from tests.store.stores import ISSUER, Stores, event
 
@@ -297,3 +299,69 @@ async def test_a_plan_is_about_those_who_are_known(stores: Stores) -> None:
         admins=frozenset({User("corp/root@example.com")}),
     )
     assert (unverified.users, unverified.admins) == ({"corp/root@example.com": None}, ())
+
+
+@pytest.mark.parametrize("verb", ["propose", "approve", "withdraw"])
+async def test_without_its_record_nothing_changes(stores: Stores, verb: str) -> None:
+    await stores.apply()
+    change = await propose(stores)
+    async with stores.database.begin() as conn:
+        await conn.execute(delete(audit_head))
+    before = await stores.everything()
+    acts: dict[str, Callable[[], Awaitable[Any]]] = {
+        "propose": lambda: propose(stores),
+        "approve": lambda: approve(stores, change.id),
+        "withdraw": lambda: withdraw(stores, change.id),
+    }
+    with pytest.raises(AuditUnavailable):
+        await acts[verb]()
+    assert await stores.everything() == before
+
+
+async def test_the_appliers_grants_in_force_or_to_come_are_known(stores: Stores) -> None:
+    ada = (await stores.log_in("ada")).principal.id
+    bob = (await stores.log_in("bob")).principal.id
+    now = datetime.now(UTC)
+
+    def row(role: str, begins: int, ends: int, holder: str = ada, **more: Any) -> dict[str, Any]:
+        return {
+            "id": f"g-{role}",
+            "principal_id": holder,
+            "role": role,
+            "not_before": now + timedelta(hours=begins),
+            "expires_at": now + timedelta(hours=ends),
+            "granted_by": "p-admin",
+            "reason": "why",
+            "created_at": now,
+            **more,
+        }
+
+    async with stores.database.begin() as conn:
+        for values in (
+            row("now", -1, 1),
+            row("later", 1, 2),
+            row("over", -2, -1),
+            row("revoked", -1, 1, revoked_at=now),
+            row("others", -1, 1, holder=bob),
+        ):
+            await conn.execute(insert(grants).values(**values))
+    nobody: frozenset[Any] = frozenset()
+    found = await stores.known_people.known_people(
+        users=nobody, groups=nobody, admins=nobody, applier=ada
+    )
+    assert found.granted == {"now", "later"}
+    assert found.admins == ()
+
+
+async def test_many_names_are_looked_up(stores: Stores) -> None:
+    ada = (await stores.log_in("ada")).principal
+    many = frozenset(f"corp/{number}@example.com" for number in range(40_000))
+    found = await stores.known_people.known_people(
+        users=many | {"corp/ada@example.com"},
+        groups=frozenset(f"corp/g{number}" for number in range(40_000)) | ada.groups,
+        admins=frozenset(),
+        applier=ada.id,
+    )
+    assert found.users["corp/ada@example.com"] == Named(ada.id, "ada@example.com")
+    assert len(found.users) == 40_001
+    assert set(found.groups) == ada.groups

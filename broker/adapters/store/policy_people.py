@@ -6,9 +6,10 @@ person's last login. Does not own: binding names (`bindings`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sqlalchemy import Row, and_, func, or_, select, true, tuple_
+from sqlalchemy import ColumnElement, Row, and_, false, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.access.four_eyes import KnownPerson
@@ -18,6 +19,8 @@ from broker.adapters.store.engine import Database
 from broker.adapters.store.principals import to_principal, user_names
 from broker.adapters.store.schema import grants, principals, user_bindings
 from broker.identity.people import split_user_name
+
+_AT_ONCE = 10_000
 
 
 class SqlKnownPeople:
@@ -43,11 +46,26 @@ class SqlKnownPeople:
                 grants.c.revoked_at.is_(None),
             )
             return KnownPeople(
-                users=await _users(conn, users),
-                groups=await _groups(conn, groups),
-                admins=await _admins(conn, admins),
+                users={
+                    name: person
+                    for names in _in_parts(users)
+                    for name, person in (await _users(conn, names)).items()
+                },
+                groups={
+                    name: members
+                    for names in _in_parts(groups)
+                    for name, members in (await _groups(conn, names)).items()
+                },
+                admins=await known_admins(conn, admins),
                 granted=frozenset((await conn.execute(granted)).scalars()),
             )
+
+
+def _in_parts(names: frozenset[str]) -> Iterator[frozenset[str]]:
+    """As many at once as a statement has room for parameters."""
+    ordered = sorted(names)
+    for start in range(0, len(ordered), _AT_ONCE):
+        yield frozenset(ordered[start : start + _AT_ONCE])
 
 
 async def _users(conn: AsyncConnection, names: frozenset[str]) -> dict[str, Named | None]:
@@ -68,8 +86,7 @@ async def _users(conn: AsyncConnection, names: frozenset[str]) -> dict[str, Name
     holders: dict[str, list[Named]] = {}
     for row in await conn.execute(
         select(*columns, principals.c.provider, principals.c.email_key).where(
-            tuple_(principals.c.provider, principals.c.email_key).in_(list(open_keys)),
-            principals.c.email_verified,
+            _vouched_for(open_keys)
         )
     ):
         name = open_keys[row.provider, row.email_key]
@@ -79,7 +96,7 @@ async def _users(conn: AsyncConnection, names: frozenset[str]) -> dict[str, Name
 
 
 async def _groups(conn: AsyncConnection, names: frozenset[str]) -> dict[str, Members]:
-    group = _each_group(conn)
+    group = each_group(conn)
     ranked = (
         select(
             group.c.value.label("name"),
@@ -108,12 +125,14 @@ async def _groups(conn: AsyncConnection, names: frozenset[str]) -> dict[str, Mem
     return {name: Members(counts[name], tuple(ones)) for name, ones in named.items()}
 
 
-async def _admins(conn: AsyncConnection, subjects: frozenset[Subject]) -> tuple[KnownPerson, ...]:
+async def known_admins(
+    conn: AsyncConnection, subjects: frozenset[Subject]
+) -> tuple[KnownPerson, ...]:
     """All who are pinned, or meant by one of the subjects, or would be bound to one."""
     names = frozenset(one.name for one in subjects if isinstance(one, User))
     groups = frozenset(one.name for one in subjects if isinstance(one, Group))
     addresses = [key for name in names if (key := split_user_name(name))]
-    group = _each_group(conn)
+    group = each_group(conn)
     bound = select(user_bindings.c.principal_id).where(user_bindings.c.name.in_(names))
     in_group = select(group.c.value).where(group.c.value.in_(groups)).exists()
     candidates = or_(
@@ -121,13 +140,24 @@ async def _admins(conn: AsyncConnection, subjects: frozenset[Subject]) -> tuple[
         principals.c.id.in_(names),
         principals.c.id.in_(bound),
         in_group,
-        and_(
-            principals.c.email_verified,
-            tuple_(principals.c.provider, principals.c.email_key).in_(addresses),
-        ),
+        _vouched_for(addresses),
     )
     rows = (await conn.execute(select(principals).where(candidates))).all()
     return tuple([await _known(conn, row) for row in rows])
+
+
+def _vouched_for(addresses: Iterable[tuple[str, str]]) -> ColumnElement[bool]:
+    """People whose provider verified one of these addresses (provider and e-mail key). A list a
+    provider: PostgreSQL recurses over a list of pairs, and refuses some thousands.
+    """
+    keys: dict[str, list[str]] = {}
+    for provider, key in addresses:
+        keys.setdefault(provider, []).append(key)
+    theirs = (
+        and_(principals.c.provider == provider, principals.c.email_key.in_(some))
+        for provider, some in keys.items()
+    )
+    return and_(principals.c.email_verified, or_(false(), *theirs))
 
 
 async def _known(conn: AsyncConnection, row: Row[Any]) -> KnownPerson:
@@ -135,7 +165,7 @@ async def _known(conn: AsyncConnection, row: Row[Any]) -> KnownPerson:
     return KnownPerson(principal, row.pinned_admin_at is not None, bool(row.email_verified))
 
 
-def _each_group(conn: AsyncConnection) -> Any:  # noqa: ANN401 - SQLAlchemy's table-valued alias
+def each_group(conn: AsyncConnection) -> Any:  # noqa: ANN401 - SQLAlchemy's table-valued alias
     """The groups of each person's row, one a row."""
     sqlite = conn.dialect.name == "sqlite"
     unnest = func.json_each if sqlite else func.json_array_elements_text

@@ -1,5 +1,6 @@
 """What refuses an access policy file: one change in FILE, and the finding it makes."""
 
+MANY_ADMINS = ", ".join(f"{{group: corp/g{number}}}" for number in range(1001))
 HUB = "arn:aws:iam::111122223333:role/Hub"
 
 # What is changed to what, the line, what the finding says, what it says to write instead.
@@ -190,6 +191,13 @@ REFUSED = [
         5,
         "corp/a stands here twice",
         "keep one",
+    ),
+    (
+        "[{group: corp/platform}]",
+        f"[{MANY_ADMINS}]",
+        5,
+        "there are 1001 entries",
+        "write 1000 at most",
     ),
     (
         "[{group: corp/platform}]",
