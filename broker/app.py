@@ -38,8 +38,10 @@ from broker.adapters.store.access_changes import SqlChangeStore
 from broker.adapters.store.checkpoints import SqlCheckpoints
 from broker.adapters.store.codes import SqlCodeStore
 from broker.adapters.store.devices import SqlDeviceStore
+from broker.adapters.store.directory import SqlDirectory
 from broker.adapters.store.engine import Database
 from broker.adapters.store.factors import SqlFactorStore
+from broker.adapters.store.grants import SqlGrants, record_expired
 from broker.adapters.store.issuances import SqlIssuances
 from broker.adapters.store.jobs import SqlJobs
 from broker.adapters.store.journal import GroupCommitJournal
@@ -48,6 +50,7 @@ from broker.adapters.store.policy_people import SqlKnownPeople
 from broker.adapters.store.principals import SqlPeople
 from broker.adapters.store.records import AuditRecords
 from broker.adapters.store.sessions import SqlSessionStore
+from broker.adapters.store.suspensions import SqlSuspensions
 from broker.adapters.store.sweep import sweep
 from broker.adapters.store.throttle import SqlThrottle
 from broker.adapters.store.tree import AuditTree
@@ -166,6 +169,9 @@ async def _compose(
         device_flow=settings.sessions.device_flow,
         device_logins=SqlDeviceStore(database),
         throttle=throttle,
+        directory=SqlDirectory(database),
+        suspensions=SqlSuspensions(database),
+        grants=SqlGrants(database),
         access=access,
         access_changes=SqlChangeStore(database),
         known_people=SqlKnownPeople(database),
@@ -342,10 +348,11 @@ async def _start_sweeping(database: Database, stack: AsyncExitStack) -> None:
 
 
 async def _sweep(database: Database) -> None:
-    """Drop what expired. Nothing trusts a row for being there, so being late harms nobody."""
+    """Drop what expired, and record the grants that did. Nothing trusts a row for being there, so being late harms nobody."""
     while True:
         await asyncio.sleep(_SWEEP_EVERY)
         try:
             await sweep(database)
+            await record_expired(database)
         except AuditUnavailable as fault:
             log.warning("sweep put off", detail=fault.log_detail)

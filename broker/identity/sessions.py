@@ -107,6 +107,7 @@ class Authenticated:
     now: datetime
     client: str  # of the login session, as in LoginSession
     job: Job | None = None  # of a job token: what let the job in
+    has_grants: bool = False  # in force or to come
 
     @property
     def is_device(self) -> bool:

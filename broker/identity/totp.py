@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hmac
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -151,6 +152,15 @@ class Burned(StrEnum):
     GONE = "gone"  # the factor or login session is no longer there
 
 
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """An enrolment code for a principal: its hash, and its enrolment_code.created."""
+
+    principal_id: str
+    code_hash: bytes
+    event: Event
+
+
 class FactorStore(Protocol):
     async def confirmed_factors(self, principal_id: str) -> tuple[Factor, ...]: ...
 
@@ -227,6 +237,12 @@ class FactorStore(Protocol):
         event: Event,
     ) -> datetime:
         """Returns when the code expires. One unspent code a person: a new one voids the older."""
+        ...
+
+    async def create_enrolment_codes(
+        self, invitations: Sequence[Invitation], *, created_by: str
+    ) -> datetime:
+        """Several people's, in one transaction; when they expire. As `create_enrolment_code`."""
         ...
 
     async def spend_recovery_code(

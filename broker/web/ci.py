@@ -60,6 +60,7 @@ async def _issue(request: Request) -> Issued:
         who=admitted.context,
         actor=admitted.actor,
         policy_version=admitted.policy_version,
+        grants=(),  # those are people's
         now=admitted.context.auth_time,
     )
 

@@ -23,6 +23,7 @@ from broker.issuance.request import CredentialRequest
 from broker.web.browser import actor_of
 from broker.web.context import request_context
 from broker.web.credentials import issue_as
+from broker.web.current_grants import current_grants
 from broker.web.parts import parts_of
 from broker.web.problems import STATUS, error_headers
 
@@ -69,6 +70,7 @@ async def _issue(request: Request) -> Issued:
             who=who.context,
             actor=actor_of(who, context),
             policy_version=who.access_version,
+            grants=await current_grants(parts_of(request), who),
             now=who.now,
         )
 

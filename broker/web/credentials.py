@@ -15,6 +15,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from broker.access.grant import Grant
 from broker.audit.record import Actor
 from broker.errors import BrokerError, InvalidRequest, RateLimited
 from broker.identity.authenticate import CREDENTIALS, authenticate, bearer
@@ -26,6 +27,7 @@ from broker.issuance.issue import Issued, answer, issue
 from broker.issuance.request import CredentialRequest
 from broker.web.browser import actor_of
 from broker.web.context import request_context
+from broker.web.current_grants import current_grants
 from broker.web.parts import parts_of
 
 PATH = "/v1/credentials"
@@ -57,6 +59,7 @@ async def _issue(request: Request) -> Issued:
         who=who.context,
         actor=actor_of(who, context),
         policy_version=who.access_version,
+        grants=await current_grants(parts, who),
         now=who.now,
     )
 
@@ -68,10 +71,11 @@ async def issue_as(
     who: AuthContext,
     actor: Actor,
     policy_version: int,
+    grants: tuple[Grant, ...],
     now: datetime,
 ) -> Issued:
     """Issue to whoever was authenticated. `policy_version` is the newest version at that time,
-    and `now` the database's clock.
+    and `now` the database's clock. `grants`: theirs, in force or to come.
     """
     parts, context = parts_of(request), request_context(request)
     policy = await parts.policies.at_least(policy_version)
@@ -87,7 +91,7 @@ async def issue_as(
         actor=actor,
         address=None if context.ip is None else ip_address(context.ip),
         policy=policy,
-        grants=(),
+        grants=grants,
         now=now,
         request_id=context.id,
         journal=parts.journal,

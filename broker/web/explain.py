@@ -128,7 +128,7 @@ async def explained(
         who=subject.who,
         address=address,
         policy=caller.policy,
-        grants=(),
+        grants=await caller.parts.grants.current_grants(subject.who.principal.id),
         now=caller.who.now,
         chained=caller.parts.sts.chained,
         sees_others=sees_others,

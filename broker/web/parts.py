@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from starlette.requests import HTTPConnection
 
 from broker.access.analysis import Analyse
+from broker.access.grant import GrantStore
 from broker.access.plan import KnownPeopleReader
 from broker.access.versions import AccessStore, ChangeStore
 from broker.audit.checkpoint import LogKeys
 from broker.identity.device import DeviceFlow, DeviceStore
+from broker.identity.directory import Directory
 from broker.identity.job_store import JobStore
 from broker.identity.login_flow import LoginFlow
 from broker.identity.oauth import CodeStore
@@ -23,6 +25,7 @@ from broker.identity.totp import FactorStore
 from broker.issuance.exchange import JobGate
 from broker.issuance.history import IssuanceReader
 from broker.issuance.journal import Journal
+from broker.issuance.revoke import SuspensionStore
 from broker.issuance.sts import Sts
 from broker.web.cookies import Cookies
 from broker.web.counts import IssuanceCounts
@@ -47,6 +50,9 @@ class Parts:
     device_flow: DeviceFlow
     device_logins: DeviceStore
     throttle: Throttle
+    directory: Directory
+    suspensions: SuspensionStore
+    grants: GrantStore
     access: AccessStore
     access_changes: ChangeStore
     known_people: KnownPeopleReader

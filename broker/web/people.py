@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from broker.audit.record import Event, EventType, Outcome
 from broker.errors import Forbidden, NotFound
+from broker.identity.principal import PrincipalKind
+from broker.identity.totp import Invitation
 from broker.identity.typed_codes import new_enrolment_code
 from broker.web.gate import ApiCaller, FreshAdmin
 from broker.web.wire import instant
@@ -17,12 +19,15 @@ from broker.web.wire import instant
 router = APIRouter(prefix="/v1", tags=["people"])
 
 PRINCIPAL_ID = r"^p-[a-z2-7]{16}$"
+# Codes in one answer, and so in one transaction.
+MAX_CODES = 100
 _EMAIL = re.compile(r"[^\s@\x00-\x1f]{1,128}@[^\s@\x00-\x1f]{1,126}")
 
 
 class Invited(BaseModel):
     """Whom the code is for: a principal id, or the provider and verified e-mail of somebody who
-    may never have logged in.
+    may never have logged in; or all known members of a group who have no second factor yet, up
+    to `limit` of them from `after` (a principal id) on.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -30,9 +35,18 @@ class Invited(BaseModel):
     principal: Annotated[str, Field(pattern=PRINCIPAL_ID)] | None = None
     provider: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     email: Annotated[str, Field(max_length=256)] | None = None
+    group: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    after: Annotated[str, Field(pattern=PRINCIPAL_ID)] | None = None
+    limit: Annotated[int, Field(ge=1, le=MAX_CODES)] = MAX_CODES
 
     @model_validator(mode="after")
     def _names_one_person(self) -> Self:
+        if self.group is not None:
+            if self.principal or self.provider or self.email:
+                raise ValueError("give group, or one person, not both")
+            return self
+        if "after" in self.model_fields_set or "limit" in self.model_fields_set:
+            raise ValueError("after and limit are for a group")
         by_email = self.provider is not None and self.email is not None
         if self.principal is not None and (self.provider or self.email):
             raise ValueError("give principal, or provider and email, not both")
@@ -50,15 +64,77 @@ class EnrolmentCode(BaseModel):
     expires_at: str | None
 
 
+class MembersCode(BaseModel):
+    principal: str
+    handle: str
+    email: str | None
+    code: str
+
+
+class EnrolmentCodes(BaseModel):
+    """One code for each member. `next` where more may follow. The codes stand in this answer
+    alone.
+    """
+
+    codes: list[MembersCode]
+    expires_at: str | None
+    next: str | None
+
+
 class Reset(BaseModel):
     reset: bool
 
 
 @router.post("/enrolment-codes", status_code=201)
-async def create_enrolment_code(caller: FreshAdmin, body: Invited) -> EnrolmentCode:
-    """Lets one person confirm a first factor. Never oneself: a stolen admin session must not be
+async def create_enrolment_code(
+    caller: FreshAdmin, body: Invited
+) -> EnrolmentCode | EnrolmentCodes:
+    """Lets a person confirm a first factor. Never oneself: a stolen admin session must not be
     able to replace the admin's own factor.
     """
+    if body.group is not None:
+        return await _invite_group(caller, body.group, body.after, body.limit)
+    return await _invite_one(caller, body)
+
+
+async def _invite_group(
+    caller: ApiCaller, group: str, after: str | None, limit: int
+) -> EnrolmentCodes:
+    """Members as of their last login. Who has a factor, is suspended or asks is left out."""
+    members = await caller.parts.directory.known_principals(
+        kind=PrincipalKind.PERSON,
+        group=group,
+        suspended=False,
+        has_confirmed_factor=False,
+        after=after,
+        limit=limit,
+    )
+    codes, invitations = [], []
+    for principal in (one.principal for one in members):
+        if principal.id == caller.principal.id:
+            continue
+        code, code_hash = new_enrolment_code()
+        subject: dict[str, object] = {"principal": principal.id}
+        event = _event(EventType.ENROLMENT_CODE_CREATED, caller, subject, group=group)
+        invitations.append(Invitation(principal.id, code_hash, event))
+        codes.append(
+            MembersCode(
+                principal=principal.id, handle=principal.handle, email=principal.email, code=code
+            )
+        )
+    expires_at = None
+    if invitations:
+        expires_at = await caller.parts.factors.create_enrolment_codes(
+            invitations, created_by=caller.principal.id
+        )
+    return EnrolmentCodes(
+        codes=codes,
+        expires_at=instant(expires_at),
+        next=members[-1].principal.id if len(members) == limit else None,
+    )
+
+
+async def _invite_one(caller: ApiCaller, body: Invited) -> EnrolmentCode:
     principal = caller.principal
     if body.principal == principal.id or (
         body.provider == principal.provider
@@ -100,7 +176,14 @@ async def reset_factors(
     return Reset(reset=True)
 
 
-def _event(event_type: EventType, caller: ApiCaller, subject: dict[str, object]) -> Event:
+def _event(
+    event_type: EventType, caller: ApiCaller, subject: dict[str, object], **detail: object
+) -> Event:
     return Event(
-        event_type, caller.actor, Outcome.SUCCESS, subject=subject, request_id=caller.context.id
+        event_type,
+        caller.actor,
+        Outcome.SUCCESS,
+        subject=subject,
+        detail=detail,
+        request_id=caller.context.id,
     )

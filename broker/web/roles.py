@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from broker.access.decide import Offer, offers
+from broker.web.current_grants import current_grants
 from broker.web.gate import Caller
 from broker.web.wire import instant
 
@@ -61,5 +62,6 @@ class Roles(BaseModel):
 
 @router.get("/roles")
 async def roles(caller: Caller) -> Roles:
-    offered = offers(caller.policy, caller.who.context, (), caller.who.now)
+    grants = await current_grants(caller.parts, caller.who)
+    offered = offers(caller.policy, caller.who.context, grants, caller.who.now)
     return Roles(roles=[OfferedRole.of(offer) for offer in offered])

@@ -22,6 +22,7 @@ from broker.web import (
     container,
     credentials,
     explain,
+    grants,
     health,
     issuances,
     me,
@@ -32,6 +33,8 @@ from broker.web import (
     pages_mfa,
     people,
     roles,
+    suspension,
+    users,
 )
 from broker.web.address import Network
 from broker.web.middleware import BodyLimit, Edge, ResponseHeaders
@@ -74,6 +77,9 @@ def build(lifespan: Lifespan, *, trusted_proxies: Sequence[Network], https: bool
         access,
         access_changes,
         people,
+        users,
+        suspension,
+        grants,
         health,
         metrics,
     ):

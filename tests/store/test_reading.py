@@ -41,17 +41,17 @@ async def put_grant(
     )
 
 
-async def test_grants_in_force_the_longest_first(stores: Stores, ago: Any) -> None:
+async def test_grants_in_force_or_to_come_the_longest_first(stores: Stores, ago: Any) -> None:
     grace = (await stores.log_in()).principal.id
     ada = (await stores.log_in("ada")).principal.id
     short = await put_grant(stores, grace, "g1", ago)
     long = await put_grant(stores, grace, "g2", ago, ends=-600)
-    await put_grant(stores, grace, "early", ago, begins=-30)
+    early = await put_grant(stores, grace, "early", ago, begins=-30, ends=-90)
     await put_grant(stores, grace, "late", ago, ends=1)
     await put_grant(stores, grace, "revoked", ago, revoked_at=ago())
     await put_grant(stores, ada, "other", ago)
-    assert await stores.grants.active_grants(grace) == (long, short)
-    assert await stores.grants.active_grants("p-unknown") == ()
+    assert await stores.grants.current_grants(grace) == (long, early, short)
+    assert await stores.grants.current_grants("p-unknown") == ()
 
 
 async def put_issuance(

@@ -31,6 +31,9 @@ SELECT t.role, t.expires_at AS token_expires_at, t.retired_at,
        {names} AS user_names,
        EXISTS (SELECT 1 FROM factors f
                WHERE f.principal_id = p.id AND f.confirmed_at IS NOT NULL) AS has_factor,
+       EXISTS (SELECT 1 FROM grants g
+               WHERE g.principal_id = p.id AND g.expires_at > {started} AND g.revoked_at IS NULL)
+           AS has_grants,
        COALESCE((SELECT MAX(number) FROM access_policies), 0) AS access_version,
        {now} AS now
 FROM tokens t
@@ -41,6 +44,8 @@ WHERE t.hash = {hash} AND t.kind = {kind}
 _POSTGRESQL = _QUERY.format(
     names="ARRAY(SELECT b.name FROM user_bindings b WHERE b.principal_id = p.id)",
     now="clock_timestamp()",
+    # The time of the statement: a volatile one could not be looked up in an index.
+    started="statement_timestamp()",
     hash="$1",
     kind="$2",
 )
@@ -48,8 +53,9 @@ _SQLITE = _QUERY.format(
     names="(SELECT json_group_array(b.name) FROM user_bindings b WHERE b.principal_id = p.id)",
     # This process's clock is SQLite's: `Database.now`.
     now="NULL",
-    hash="?",
-    kind="?",
+    started="?3",
+    hash="?1",
+    kind="?2",
 )
 
 
@@ -70,10 +76,10 @@ async def authenticate(database: Database, token: Token) -> Authenticated | None
 async def _fetch_sqlite(database: Database, token: Token) -> Mapping[str, Any] | None:
     async with database.read() as conn:
         driver: Any = (await conn.get_raw_connection()).driver_connection
-        async with driver.execute(_SQLITE, (token.hash, token.kind.value)) as cursor:
+        now = to_microseconds(await database.now(conn))
+        async with driver.execute(_SQLITE, (token.hash, token.kind.value, now)) as cursor:
             names = [column[0] for column in cursor.description]
             values = await cursor.fetchone()
-        now = to_microseconds(await database.now(conn))
     return None if values is None else dict(zip(names, values, strict=True)) | {"now": now}
 
 
@@ -137,6 +143,7 @@ def _judge(
         now=now,
         client=row["client"],
         job=None if row["job"] is None else Job.from_text(row["job"]),
+        has_grants=bool(row["has_grants"]),
     )
 
 

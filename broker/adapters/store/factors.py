@@ -8,6 +8,7 @@ enrol (`identity.second_factor`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -36,7 +37,16 @@ from broker.adapters.store.schema import (
 from broker.audit.record import Event
 from broker.errors import NotFound
 from broker.identity.sessions import LoginSession, Token
-from broker.identity.totp import MAY_ENROL_FOR, Attempt, Burned, Factor, Sealed, locked_for
+from broker.identity.totp import (
+    ENROLMENT_CODE_LIFETIME,
+    MAY_ENROL_FOR,
+    Attempt,
+    Burned,
+    Factor,
+    Invitation,
+    Sealed,
+    locked_for,
+)
 
 
 class SqlFactorStore:
@@ -208,6 +218,26 @@ class SqlFactorStore:
                 created_by=created_by,
             )
             await append(conn, [event])
+            return expires_at
+
+    async def create_enrolment_codes(
+        self, invitations: Sequence[Invitation], *, created_by: str
+    ) -> datetime:
+        """Raises NotFound where one of the principals is not there: then none is stored."""
+        async with self._database.begin() as conn:
+            expires_at = await self._database.now(conn) + ENROLMENT_CODE_LIFETIME
+            # In one order everywhere, so that two of these can't wait for each other.
+            for one in sorted(invitations, key=lambda one: one.principal_id):
+                expires_at = await create_code(
+                    conn,
+                    self._database,
+                    one.code_hash,
+                    principal_id=one.principal_id,
+                    provider=None,
+                    email=None,
+                    created_by=created_by,
+                )
+            await append(conn, [one.event for one in invitations])
             return expires_at
 
     async def spend_recovery_code(

@@ -35,17 +35,17 @@ class SqlIssuances:
         query = query.order_by(*(column.desc() for column in place))
         async with self._database.read() as conn:
             rows = (await conn.execute(query.limit(max(0, min(limit, MAX_PAGE))))).all()
-        return tuple(_to_issuance(row) for row in rows)
+        return tuple(to_issuance(row) for row in rows)
 
     async def issuance(self, issuance_id: str) -> Issuance | None:
         """The issuance of this id, whosever it is."""
         async with self._database.read() as conn:
             query = select(issuances).where(issuances.c.id == issuance_id)
             row = (await conn.execute(query)).one_or_none()
-        return None if row is None else _to_issuance(row)
+        return None if row is None else to_issuance(row)
 
 
-def _to_issuance(row: Row[Any]) -> Issuance:
+def to_issuance(row: Row[Any]) -> Issuance:
     concluded_at = row.concluded_at
     return Issuance(
         id=row.id,

@@ -107,16 +107,23 @@ async def end_sessions(
     *,
     login_session_id: str | None = None,
     principal_id: str | None = None,
+    but: str | None = None,
 ) -> tuple[str, ...]:
-    """Revoke one session, or all of a person, with their tokens; the ids of those that ended."""
-    which = (
-        login_sessions.c.id == login_session_id
-        if login_session_id is not None
-        else login_sessions.c.principal_id == principal_id
-    )
+    """Revoke one session, or all of a person `but` one, with their tokens; the ids of those that
+    ended. With both ids: that session, if it is theirs.
+    """
+    if login_session_id is None and principal_id is None:
+        raise ValueError("name a login session or whose they are")
+    which = []
+    if login_session_id is not None:
+        which.append(login_sessions.c.id == login_session_id)
+    if principal_id is not None:
+        which.append(login_sessions.c.principal_id == principal_id)
+    if but is not None:
+        which.append(login_sessions.c.id != but)
     ended = await conn.execute(
         update(login_sessions)
-        .where(which, login_sessions.c.revoked_at.is_(None), login_sessions.c.expires_at > now)
+        .where(*which, login_sessions.c.revoked_at.is_(None), login_sessions.c.expires_at > now)
         .values(revoked_at=now)
         .returning(login_sessions.c.id)
     )
