@@ -20,7 +20,7 @@ from broker.access.lint import lint_policy
 from broker.audit.record import Event, EventType, Outcome
 from broker.errors import InvalidRequest, NotFound, PreconditionFailed
 from broker.web.access_judgement import Judged, judge_text, policy_in_force, version_json
-from broker.web.gate import ApiCaller, PolicyAdmin, PolicyAuditor, PolicyCaller
+from broker.web.gate import ApiCaller, PolicyAdmin, PolicyAuditor, PolicyCaller, policy_admin
 from broker.web.wire import instant, json_response
 
 log = structlog.get_logger("broker.web")
@@ -77,6 +77,11 @@ async def apply(
     if not dry_run:
         caller.who.context.require_fresh_factor(caller.who.now)
     text = await _text(request)
+    # Looked up anew: whoever holds the last byte of the file back may have lost the right to
+    # apply it, and a code that was fresh then is not.
+    caller = await policy_admin(request)
+    if not dry_run:
+        caller.who.context.require_fresh_factor(caller.who.now)
     before = await policy_in_force(caller)
     _require_match(request, before.number)
     judged = await judge_text(caller, text, before)

@@ -143,7 +143,13 @@ class ResponseHeaders:
 
 
 class BodyLimit:
-    """Refuses a long body before it is read where its length is told, else while it streams."""
+    """Refuses a long body before it is read where its length is told, else while it streams.
+
+    A body is there as a whole before its route runs. Else a caller could be looked up, hold the
+    last byte back until their right is gone, and be judged by what was true hours ago. The
+    access policy alone streams, since nobody unknown may have 2 MiB of memory: its route looks
+    at the caller again once it has read the body.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -152,23 +158,64 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = POLICY_BODY_LIMIT if scope["path"] in _POLICY_PATHS else BODY_LIMIT
-        declared = MutableHeaders(scope=scope).get("content-length", "0")
-        too_long = not declared.isdecimal() or int(declared) > limit
-        received = 0
+        streams = scope["path"] in _POLICY_PATHS
+        limit = POLICY_BODY_LIMIT if streams else BODY_LIMIT
+        counted = _Counted(receive, limit, _declared_length(scope))
+        await self._app(scope, counted if streams else await counted.whole(), send)
 
-        async def counted() -> Message:
-            nonlocal received
-            if too_long:
-                raise _too_large(limit)
-            message = await receive()
-            if message["type"] == "http.request":
-                received += len(message.get("body", b""))
-                if received > limit:
-                    raise _too_large(limit)
-            return message
 
-        await self._app(scope, counted, send)
+class _Counted:
+    """A `receive` that raises 413 for more than `limit` bytes."""
+
+    def __init__(self, receive: Receive, limit: int, declared: int) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._too_long = declared > limit
+        self._received = 0
+
+    async def __call__(self) -> Message:
+        if self._too_long:
+            raise _too_large(self._limit)
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._received += len(message.get("body", b""))
+            if self._received > self._limit:
+                self._too_long = True
+                raise _too_large(self._limit)
+        return message
+
+    async def whole(self) -> Receive:
+        """The same, with the body read already. What is wrong with it is raised where the route
+        asks for it.
+        """
+        body = bytearray()
+        try:
+            while True:
+                message = await self()
+                if message["type"] != "http.request":
+                    break
+                body += message.get("body", b"")
+                if not message.get("more_body", False):
+                    message = {"type": "http.request", "body": bytes(body), "more_body": False}
+                    break
+        except HTTPException:
+            return self
+        first: Message | None = message
+
+        async def replayed() -> Message:
+            nonlocal first
+            if first is None:
+                return await self._receive()
+            told, first = first, None
+            return told
+
+        return replayed
+
+
+def _declared_length(scope: Scope) -> int:
+    """Content-Length; what is no length, or one of more digits than any limit, is beyond all."""
+    declared = MutableHeaders(scope=scope).get("content-length", "0").lstrip("0") or "0"
+    return int(declared) if declared.isdecimal() and len(declared) < 16 else 2**63
 
 
 def _too_large(limit: int) -> HTTPException:
