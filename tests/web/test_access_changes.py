@@ -17,6 +17,12 @@ WIDER = POLICY.replace("max_duration: 2h", "max_duration: 3h")
 URL = "/v1/access/changes"
 
 
+@pytest.fixture
+def broker_url(database_url: str) -> str:
+    """Once on SQLite and once on PostgreSQL."""
+    return database_url
+
+
 async def two_admins(broker: Running) -> tuple[LoggedIn, LoggedIn]:
     """The bootstrapped one, who has no role, and Bob, who is one by group and an analyst."""
     root = await logged_in_admin(broker)
