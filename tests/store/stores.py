@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import secrets
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Table, select, update
 
+from broker.access.grant import NewGrant, Repeatable, Validity
+from broker.access.policy import EMPTY, AccessPolicy
+from broker.access.four_eyes import Alone
 from broker.access.versions import NewPolicy
 from broker.adapters.store.access import SqlAccessStore
 from broker.adapters.store.access_changes import SqlChangeStore
 from broker.adapters.store.codes import SqlCodeStore
 from broker.adapters.store.devices import SqlDeviceStore
+from broker.adapters.store.directory import SqlDirectory
 from broker.adapters.store.engine import Database
 from broker.adapters.store.factors import SqlFactorStore
 from broker.adapters.store.grants import SqlGrants
@@ -23,6 +27,7 @@ from broker.adapters.store.policy_people import SqlKnownPeople
 from broker.adapters.store.principals import SqlPeople
 from broker.adapters.store.schema import audit_records, metadata, principals
 from broker.adapters.store.sessions import SqlSessionStore
+from broker.adapters.store.suspensions import SqlSuspensions
 from broker.adapters.store.throttle import SqlThrottle
 from broker.audit.record import Actor, Event, EventType, Outcome
 from broker.identity.login import BootstrapAdmin, LoggedIn, ProviderIdentity
@@ -50,6 +55,8 @@ class Stores:
         self.known_people: Any = SqlKnownPeople(database)
         self.people: Any = SqlPeople(database)
         self.grants: Any = SqlGrants(database)
+        self.directory: Any = SqlDirectory(database)
+        self.suspensions: Any = SqlSuspensions(database)
         self.issuances: Any = SqlIssuances(database)
         self.throttle: Any = SqlThrottle(database)
 
@@ -193,12 +200,14 @@ class Stores:
         expected: int = 0,
         text: str = "version: 1\n",
         external_ids_for: tuple[str, ...] = (),
+        alone: Alone | None = None,
     ) -> Any:
         return await self.access.apply_policy(
             NewPolicy(text, frozenset(names), frozenset(external_ids_for)),
             expected=expected,
             applied_by="p-admin",
             event=event(EventType.ACCESS_APPLIED),
+            alone=alone,
         )
 
     async def invite(self, code_hash: bytes, **who: str | None) -> Any:
@@ -208,6 +217,44 @@ class Stores:
             created_by="p-admin",
             event=event(EventType.ENROLMENT_CODE_CREATED),
             **target,
+        )
+
+    async def grant(
+        self,
+        principal_id: str,
+        *,
+        begins: float = 0,
+        ends: float = 3600,
+        role: str = "reader",
+        by: str = "p-admin",
+        repeatable: Repeatable | None = None,
+    ) -> Any:
+        """A grant from and until so many seconds from now."""
+        now = datetime.now(UTC)
+        validity = Validity(now + timedelta(seconds=begins), now + timedelta(seconds=ends))
+        return await self.grants.create_grant(
+            NewGrant(principal_id, role, validity, by, "on call"),
+            event(EventType.GRANT_CREATED),
+            repeatable=repeatable,
+        )
+
+    async def revoke(self, grant_id: str) -> Any:
+        return await self.grants.revoke_grant(
+            grant_id, by="p-admin", reason="over", event=event(EventType.GRANT_REVOKED)
+        )
+
+    async def suspend_all(self, principal_id: str, policy: AccessPolicy = EMPTY) -> Any:
+        return await self.suspensions.suspend(
+            principal_id,
+            policy=policy,
+            by="p-admin",
+            reason="stolen laptop",
+            event=event(EventType.REVOCATION_REQUESTED),
+        )
+
+    async def reinstate(self, principal_id: str) -> Any:
+        return await self.suspensions.reinstate(
+            principal_id, event=event(EventType.REVOCATION_LIFTED)
         )
 
     async def alive(self, token: Token) -> bool:

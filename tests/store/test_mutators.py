@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, insert, select
 
+from broker.access.grant import Repeatable
+from broker.adapters.store.grants import record_expired
 from broker.adapters.store.schema import audit_head
 from broker.audit.record import EventType
 from broker.errors import AuditUnavailable, Suspended
 from broker.identity.login import BootstrapAdmin
 from broker.identity.sessions import Token, TokenKind
+from broker.identity.totp import Invitation
 from tests.store.stores import Stores
 
 Act = Callable[[], Awaitable[object]]
@@ -153,6 +156,54 @@ async def apply(stores: Stores, event: Any) -> Act:
     return lambda: stores.apply("corp/grace@example.com", "corp/ada@example.com", expected=1)
 
 
+async def give_grant(stores: Stores, event: Any) -> Act:
+    login = await stores.log_in()
+    key = Repeatable(b"k" * 32, b"r" * 32)
+    return lambda: stores.grant(login.principal.id, repeatable=key)
+
+
+async def revoke_grant(stores: Stores, event: Any) -> Act:
+    login = await stores.log_in()
+    given = await stores.grant(login.principal.id)
+    return lambda: stores.revoke(given.grant.id)
+
+
+async def run_out(stores: Stores, event: Any) -> Act:
+    login = await stores.log_in()
+    await stores.grant(login.principal.id, begins=-7200, ends=-3600)
+    return lambda: record_expired(stores.database)
+
+
+async def suspend(stores: Stores, event: Any) -> Act:
+    login = await stores.log_in()
+    await stores.cli(login)
+    await stores.grant(login.principal.id)
+    await stores.grant(login.principal.id, begins=60)
+    return lambda: stores.suspend_all(login.principal.id)
+
+
+async def reinstate(stores: Stores, event: Any) -> Act:
+    login = await stores.log_in()
+    await stores.suspend_all(login.principal.id)
+    return lambda: stores.reinstate(login.principal.id)
+
+
+async def end_sessions(stores: Stores, event: Any) -> Act:
+    login = await stores.log_in()
+    await stores.log_in()
+    return lambda: stores.directory.end_login_sessions(
+        login.principal.id, event(EventType.SESSION_REVOKED)
+    )
+
+
+async def invite_several(stores: Stores, event: Any) -> Act:
+    people = [(await stores.log_in(name)).principal.id for name in ("ada", "bob")]
+    invitations = [
+        Invitation(one, one.encode(), event(EventType.ENROLMENT_CODE_CREATED)) for one in people
+    ]
+    return lambda: stores.factors.create_enrolment_codes(invitations, created_by="p-admin")
+
+
 MUTATORS: dict[Scene, list[str]] = {
     log_in: ["login.succeeded"],
     log_in_as_first_admin: ["login.succeeded", "admin.bootstrapped"],
@@ -173,6 +224,13 @@ MUTATORS: dict[Scene, list[str]] = {
     recover: ["mfa.verified"],
     reset: ["mfa.reset"],
     apply: ["access.applied"],
+    give_grant: ["grant.created"],
+    revoke_grant: ["grant.revoked"],
+    run_out: ["grant.expired"],
+    suspend: ["revocation.requested", "session.revoked", "grant.revoked", "grant.revoked"],
+    reinstate: ["revocation.lifted"],
+    end_sessions: ["session.revoked"],
+    invite_several: ["enrolment_code.created", "enrolment_code.created"],
 }
 
 
@@ -200,7 +258,16 @@ async def test_every_mutator_is_looked_at_here(stores: Stores) -> None:
     """Verbs that take an event, by their signatures."""
     takes_event = {
         f"{type(store).__name__}.{name}"
-        for store in (stores.logins, stores.sessions, stores.factors, stores.codes, stores.access)
+        for store in (
+            stores.logins,
+            stores.sessions,
+            stores.factors,
+            stores.codes,
+            stores.access,
+            stores.grants,
+            stores.directory,
+            stores.suspensions,
+        )
         for name in dir(store)
         if not name.startswith("_") and "event" in getattr(store, name).__annotations__
     }
@@ -217,6 +284,11 @@ async def test_every_mutator_is_looked_at_here(stores: Stores) -> None:
         "SqlFactorStore.reset_factors",
         "SqlCodeStore.redeem_code",
         "SqlAccessStore.apply_policy",
+        "SqlGrants.create_grant",
+        "SqlGrants.revoke_grant",
+        "SqlDirectory.end_login_sessions",
+        "SqlSuspensions.suspend",
+        "SqlSuspensions.reinstate",
     }
 
 
