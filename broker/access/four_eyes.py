@@ -38,6 +38,20 @@ class KnownPerson:
 
 
 @dataclass(frozen=True, slots=True)
+class Alone:
+    """That `applier` is the only admin by `policy`: what applying to oneself rests on."""
+
+    policy: AccessPolicy
+    applier: str
+
+    def holds(self, people: Sequence[KnownPerson]) -> bool:
+        """`people` are all who could administer by the policy, or are pinned."""
+        return not any(
+            administers(self.policy, one) for one in people if one.principal.id != self.applier
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """`gains` says in words what the applier would gain; nothing where it is empty. `approvers`
     are the other admins there are.

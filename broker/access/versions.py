@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
+from broker.access.four_eyes import Alone
 from broker.access.policy import AccessPolicy
 from broker.audit.record import Event
 
@@ -105,12 +106,19 @@ class AccessStore(Protocol):
     async def current_policy(self) -> StoredPolicy | None: ...
 
     async def apply_policy(
-        self, new: NewPolicy, *, expected: int, applied_by: str, event: Event
+        self,
+        new: NewPolicy,
+        *,
+        expected: int,
+        applied_by: str,
+        event: Event,
+        alone: Alone | None = None,
     ) -> StoredPolicy:
         """Store the next version in one transaction, with its event (`detail.version` is filled
         in by the store).
 
-        Raises PreconditionFailed unless the newest version is `expected` (0: none yet).
+        Raises PreconditionFailed unless the newest version is `expected` (0: none yet), and where
+        `alone` holds no longer: another admin may have signed in since it was judged.
         """
         ...
 

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from broker.access.diff import diff_json
+from broker.access.four_eyes import Alone
 from broker.access.lint import lint_policy
 from broker.audit.record import Event, EventType, Outcome
 from broker.errors import InvalidRequest, NotFound, PreconditionFailed
@@ -94,6 +95,7 @@ async def apply(
         expected=before.number,
         applied_by=caller.principal.id,
         event=_event(EventType.ACCESS_APPLIED, caller, judged),
+        alone=Alone(before, caller.principal.id) if judged.verdict.self_granted else None,
     )
     if judged.verdict.self_granted:
         log.warning(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import delete, insert
 
+from broker.access.four_eyes import Alone
 from broker.access.plan import Members, Named
-from broker.access.policy import Group, User
+from broker.access.policy import EMPTY, Group, User
 from broker.access.versions import MAX_PENDING, ChangeState, NewPolicy
 from broker.adapters.store.schema import access_changes, audit_head, grants, principals
 from broker.audit.record import EventType
@@ -365,3 +367,31 @@ async def test_many_names_are_looked_up(stores: Stores) -> None:
     assert found.users["corp/ada@example.com"] == Named(ada.id, "ada@example.com")
     assert len(found.users) == 40_001
     assert set(found.groups) == ada.groups
+
+
+async def test_who_is_no_longer_the_only_admin_applies_nothing_to_themselves(
+    stores: Stores,
+) -> None:
+    root = (await stores.log_in("root", groups=frozenset({"corp/platform"}))).principal.id
+    alone = Alone(replace(EMPTY, admins=(Group("corp/platform"),)), root)
+
+    async def apply(expected: int) -> int:
+        stored = await stores.access.apply_policy(
+            NewPolicy(TEXT, frozenset()),
+            expected=expected,
+            applied_by=root,
+            event=event(EventType.ACCESS_APPLIED),
+            alone=alone,
+        )
+        return int(stored.number)
+
+    assert await apply(0) == 1
+    await stores.log_in("ada", groups=frozenset({"corp/others"}))
+    assert await apply(1) == 2
+    bob = (await stores.log_in("bob", groups=frozenset({"corp/platform"}))).principal.id
+    before = await stores.everything()
+    with pytest.raises(PreconditionFailed, match="Another admin"):
+        await apply(2)
+    assert await stores.everything() == before
+    await stores.suspend(bob)
+    assert await apply(2) == 3

@@ -14,10 +14,12 @@ from datetime import datetime
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from broker.access.four_eyes import Alone
 from broker.access.versions import NewPolicy, StoredPolicy, new_external_id
 from broker.adapters.store.bindings import name_users
 from broker.adapters.store.engine import Database
 from broker.adapters.store.jobs import name_workloads
+from broker.adapters.store.policy_people import known_admins
 from broker.adapters.store.principals import lock_who_is_who
 from broker.adapters.store.records import append
 from broker.adapters.store.schema import access_policies, role_external_ids, user_bindings
@@ -41,13 +43,23 @@ class SqlAccessStore:
             return replace(row, external_ids=await _external_ids(conn))
 
     async def apply_policy(
-        self, new: NewPolicy, *, expected: int, applied_by: str, event: Event
+        self,
+        new: NewPolicy,
+        *,
+        expected: int,
+        applied_by: str,
+        event: Event,
+        alone: Alone | None = None,
     ) -> StoredPolicy:
-        """Raises PreconditionFailed unless the newest version is `expected`."""
+        """Raises PreconditionFailed unless the newest version is `expected` and `alone` holds."""
         async with self._database.begin() as conn:
             # One applier at a time, and no first login that would miss its name.
             await lock_who_is_who(conn)
             await require_newest(conn, expected)
+            if alone is not None:
+                people = await known_admins(conn, frozenset(alone.policy.admins))
+                if not alone.holds(people):
+                    raise PreconditionFailed("Another admin is there now: plan it again.")
             now = await self._database.now(conn)
             applied = await store_version(conn, new, expected + 1, applied_by, now)
             await append(conn, [with_version(event, applied)])
