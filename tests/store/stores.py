@@ -11,7 +11,6 @@ from sqlalchemy import Table, select, update
 
 from broker.access.grant import NewGrant, Repeatable, Validity
 from broker.access.policy import EMPTY, AccessPolicy
-from broker.access.four_eyes import Alone
 from broker.access.versions import NewPolicy
 from broker.adapters.store.access import SqlAccessStore
 from broker.adapters.store.access_changes import SqlChangeStore
@@ -200,14 +199,12 @@ class Stores:
         expected: int = 0,
         text: str = "version: 1\n",
         external_ids_for: tuple[str, ...] = (),
-        alone: Alone | None = None,
     ) -> Any:
         return await self.access.apply_policy(
             NewPolicy(text, frozenset(names), frozenset(external_ids_for)),
             expected=expected,
             applied_by="p-admin",
             event=event(EventType.ACCESS_APPLIED),
-            alone=alone,
         )
 
     async def invite(self, code_hash: bytes, **who: str | None) -> Any:
