@@ -1,4 +1,4 @@
-"""Where an export comes from: a file, standard input, or a URL."""
+"""Where an export and its checkpoint come from: a file, standard input, or a URL."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from broker.cli import answers, cached
+from broker.cli import answers, audit_evidence, cached
 from broker.cli.failure import WrongUsage
 from broker.cli.server import Server
 from broker.cli.session import Session
@@ -39,19 +39,40 @@ def opened(source: str, *, debug: bool = False) -> Iterator[Iterable[bytes]]:
         yield _read(file)
 
 
+def checkpoint(source: str, *, debug: bool = False) -> list[str]:
+    """The signed note that belongs to it: beside a file, in a directory, of a broker."""
+    if source == "-":
+        return []
+    if source.lower().startswith(("http://", "https://")):
+        broker, target = _address(source)
+        if target != EXPORT_PATH:
+            return []
+        transport = Transport(broker, debug=debug)
+        return audit_evidence.note_answered(
+            transport.request("GET", audit_evidence.CHECKPOINT_PATH)
+        )
+    path = Path(source)
+    if path.is_dir():
+        signed = path / "checkpoint"
+        return [audit_evidence.note_file(signed)] if signed.is_file() else []
+    return audit_evidence.note_beside(path)
+
+
 def _read(file: BinaryIO) -> Iterator[bytes]:
     while chunk := file.read(_CHUNK):
         yield chunk
 
 
-def _fetched(url: str, *, debug: bool) -> Iterable[bytes]:
+def _address(url: str) -> tuple[Server, str]:
     match = _URL.fullmatch(url)
     if match is None:
         raise WrongUsage(f"{url!r} is not an address that can be fetched")
-    broker = Server.parse(match["origin"])
     target = match["target"] or "/"
-    if target == "/":
-        target = EXPORT_PATH
+    return Server.parse(match["origin"]), EXPORT_PATH if target == "/" else target
+
+
+def _fetched(url: str, *, debug: bool) -> Iterable[bytes]:
+    broker, target = _address(url)
     # The token goes to the broker it is from, and there to its API alone.
     if target.startswith("/v1/") and cached.read_login(broker.origin)[0] is not None:
         return Session(broker, debug=debug).stream(target)

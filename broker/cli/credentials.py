@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from broker.cli import answers
+from broker.cli import answers, witness
 from broker.cli.cached import Wanted
-from broker.cli.session import Session
+from broker.cli.server import Server
 
 # Printable ASCII: what AWS gives is narrower, and no shell or header takes offence at it.
 _VALUE = re.compile(r"[!-~]{1,16384}")
@@ -43,11 +43,21 @@ class Credentials(NamedTuple):
         return self.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+class Api(Protocol):
+    """A person's session, or a CI job's. `server`: whose log the receipts are of."""
+
+    @property
+    def server(self) -> Server: ...
+
+    def post(self, target: str, value: dict[str, object]) -> dict[str, object]: ...
+
+
 def issue(
-    session: Session, wanted: Wanted, *, client: str, restrict: list[object] | None = None
+    session: Api, wanted: Wanted, *, client: str, restrict: list[object] | None = None
 ) -> Credentials:
-    """Ask for credentials; `client` names the command for the record. Raises what the broker
-    refuses with.
+    """Ask for credentials; `client` names the command for the record. The receipt is kept.
+
+    Raises what the broker refuses with, and LogMistrusted for a false receipt.
     """
     request: dict[str, object] = {"role": wanted.role, "client": f"broker {client}"}
     if wanted.duration is not None:
@@ -58,7 +68,10 @@ def issue(
         request["parameters"] = wanted.parameters
     if restrict:
         request["restrict"] = restrict
-    return parse(session.post("/v1/credentials", request))
+    answer = session.post("/v1/credentials", request)
+    issued = parse(answer)
+    witness.keep_receipt(session.server, answer.get("receipt"), issued.issuance_id)
+    return issued
 
 
 def parse(value: dict[str, object]) -> Credentials:

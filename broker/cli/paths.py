@@ -8,6 +8,7 @@ platformdirs here where they can be avoided (20 ms).
     <state>/<server>/login             one line: this login's id, and where its tokens are
     <state>/<server>/tokens.json       the tokens, where there is no keyring
     <state>/<server>/cache/            answers of credential-process
+    <state>/<server>/log/              what was seen of the broker's log, and receipts
     <state>/<server>/locks/            empty files to lock
 """
 

@@ -21,6 +21,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+from tests.cli.fake_log import FakeLog
+
+_PUBLIC = ("/v1/audit/checkpoint", "/v1/audit/keys", "/v1/audit/proof/consistency")
 CODE = "123456"
 POLICY = "version: 1\n"
 
@@ -87,6 +90,7 @@ class FakeBroker:
         self.policy_version = 3
         self.diff = ["--- version 3", "+++ version 4", "+  new: role"]
         self.records: list[dict[str, object]] = []
+        self.log: FakeLog | None = None
 
     # --- what tests ask --------------------------------------------------
 
@@ -130,10 +134,25 @@ class FakeBroker:
                 return Reply.of({})
         if not request.path.startswith("/v1/"):
             return Reply.problem(404, "not_found")
+        if request.path in _PUBLIC:
+            return self._public(request)
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         if token not in self.access_tokens:
             return Reply.problem(401, "unauthenticated", "Sign in first.")
         return self._api(request)
+
+    def _public(self, request: Seen) -> Reply:
+        log = self.log
+        if log is None:
+            return Reply.problem(404, "not_found")
+        if request.path == "/v1/audit/keys":
+            return Reply.of(log.keys())
+        if request.path == "/v1/audit/checkpoint":
+            if log.published is None:
+                return Reply.problem(404, "not_found")
+            return Reply(200, log.published.encode(), "text/plain; charset=utf-8")
+        proof = log.consistency(int(request.query["from"]), int(request.query["to"]))
+        return Reply.problem(404, "not_found") if proof is None else Reply.of(proof)
 
     def _metadata(self) -> dict[str, object]:
         return {
@@ -216,9 +235,12 @@ class FakeBroker:
     def issued(self, asked: dict[str, Any]) -> dict[str, object]:
         expires = datetime.now(UTC) + self.lifetime
         expiration = self.expiration or expires.strftime("%Y-%m-%dT%H:%M:%SZ")
+        issuance = f"iss-{len(self.log.records) + 1}" if self.log else "iss-1"
+        receipt = {"receipt": self.log.receipt(issuance)} if self.log else {}
         return {
+            **receipt,
             "credentials": {**self.credentials, "expiration": expiration},
-            "issuance_id": "iss-1",
+            "issuance_id": issuance,
             "role": asked["role"],
             "role_arn": "arn:aws:iam::111122223333:role/DataReader",
             "account_id": "111122223333",

@@ -14,8 +14,10 @@ from tempfile import NamedTemporaryFile
 from typing import BinaryIO
 from urllib.parse import urlencode
 
+from broker.audit.authentic import Evidence, verify_tiles
+from broker.audit.verify import Problem
 from broker.audit.verify import verify as verify_export
-from broker.cli import answers, audit_source, cached, server
+from broker.cli import answers, audit_evidence, audit_source, cached, server
 from broker.cli.command import Command
 from broker.cli.failure import WrongUsage
 from broker.cli.session import Session
@@ -44,7 +46,30 @@ def configure_export(parser: argparse.ArgumentParser) -> None:
 
 def configure_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", metavar="FILE|URL", help="an export, a broker's address, or - for stdin"
+        "source",
+        metavar="FILE|URL|DIR",
+        help="an export, a broker's address, a directory of tiles, or - for stdin",
+    )
+    parser.add_argument(
+        "--key",
+        action="append",
+        default=[],
+        metavar="VKEY",
+        help="a verifier key of the log, from a place you trust; may be repeated",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a signed checkpoint (default: FILE.checkpoint, or the broker's)",
+    )
+    parser.add_argument(
+        "--receipt",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a receipt of an issuance; may be repeated",
     )
 
 
@@ -105,6 +130,10 @@ def _line(record: dict[str, object]) -> str:
 def export(arguments: argparse.Namespace) -> int:
     """GET /v1/audit/export. A file appears under its name only when it is whole."""
     session = Session(server.find(), debug=arguments.debug)
+    # The checkpoint first: then the export holds at least what it covers.
+    notes: list[str] = []
+    if arguments.output is not None and arguments.after <= 0:
+        notes = audit_evidence.note_answered(session.send("GET", audit_evidence.CHECKPOINT_PATH))
     pieces = session.stream(f"/v1/audit/export?{urlencode({'after': max(arguments.after, 0)})}")
     if arguments.output is None:
         _to_stdout(pieces)
@@ -113,6 +142,10 @@ def export(arguments: argparse.Namespace) -> int:
         for piece in pieces:
             file.write(piece)
     note(f"The audit log is in {arguments.output}.")
+    for signed in notes:
+        with _whole_file(Path(f"{arguments.output}.checkpoint")) as file:
+            file.write(signed.encode("utf-8"))
+        note(f"The signed checkpoint over it is in {arguments.output}.checkpoint.")
     return 0
 
 
@@ -146,19 +179,59 @@ def _whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """By `broker.audit.verify`, in one pass; 1 where it is broken, naming the first bad record."""
+    """By `broker.audit`, in one pass; 1 where it is broken, naming the first bad record."""
+    keys = audit_evidence.read_keys(arguments.key)
+    given = [audit_evidence.note_file(Path(name)) for name in arguments.checkpoint]
+    notes = given or audit_source.checkpoint(arguments.source, debug=arguments.debug)
+    evidence = audit_evidence.evidence(notes, arguments.receipt, keys)
+    if keys and not evidence.checkpoints:
+        raise WrongUsage("nothing signed to check the key with: give --checkpoint FILE")
+    if arguments.source != "-" and Path(arguments.source).is_dir():
+        return _verify_tiles(Path(arguments.source), evidence)
     with audit_source.opened(arguments.source, debug=arguments.debug) as chunks:
-        result = verify_export(chunks)
-    if result.problem is not None:
-        print(f"broken at seq {result.problem.seq}: {clean(result.problem.what)}")
-        return 1
-    if result.count == 0:
-        print("internally consistent: 0 records; not checked against a signed checkpoint")
-        return 0
-    print(
-        f"internally consistent: {result.count} records, seq {result.first}..{result.head.seq}, "
-        f"head chain {result.head.chain.hex()}; not checked against a signed checkpoint"
+        found = verify_export(chunks, sizes=evidence.sizes, numbers=evidence.numbers)
+    problem = found.problem or evidence.problem(found.head.seq, found.roots, found.leaves)
+    if problem is not None:
+        return _broken(problem)
+    what = f"{found.count} records"
+    if found.count:
+        what += f", seq {found.first}..{found.head.seq}, head chain {found.head.chain.hex()}"
+    return _good(what, found.head.seq, evidence)
+
+
+def _verify_tiles(directory: Path, evidence: Evidence) -> int:
+    if not evidence.checkpoints:
+        raise WrongUsage(f"{directory}: has no file `checkpoint`, and none was given")
+    found = verify_tiles(
+        audit_evidence.tiles_in(directory),
+        evidence.covered,
+        sizes=evidence.sizes,
+        numbers=evidence.numbers,
     )
+    problem = found.problem or evidence.problem(found.records, found.roots, found.leaves)
+    if problem is not None:
+        return _broken(problem)
+    return _good(f"{found.records} records in tiles", found.records, evidence)
+
+
+def _broken(problem: Problem) -> int:
+    print(f"broken at seq {problem.seq}: {clean(problem.what)}")
+    return 1
+
+
+def _good(what: str, records: int, evidence: Evidence) -> int:
+    """One line. Only what a trusted key has signed is called authentic."""
+    if not evidence.checkpoints:
+        print(f"internally consistent: {what}; not checked against a signed checkpoint")
+    elif not evidence.signed:
+        print(
+            f"internally consistent: {what}; agrees with a checkpoint of {evidence.covered} "
+            "records whose signature was not checked (give --key)"
+        )
+    else:
+        rest = records - evidence.covered
+        after = f"; the last {rest} are not signed yet, and internally consistent" if rest else ""
+        print(f"authentic: {what}; signed up to {evidence.covered}{after}")
     return 0
 
 
@@ -171,16 +244,19 @@ COMMANDS = {
         tail,
     ),
     "audit export": Command(
-        "The whole audit log as JSON Lines, each with its leaf and chain hash.",
+        "The whole audit log as JSON Lines, each with its leaf and chain hash. With -o FILE, the "
+        "log's signed checkpoint is put beside it, as FILE.checkpoint.",
         "  broker audit export -o audit.jsonl\n  broker audit export | broker audit verify -",
         configure_export,
         export,
     ),
     "audit verify": Command(
         "Verify an exported audit log. A file needs no server and no login. It names the first "
-        "bad record and exits 1; without a signed checkpoint it can say that a log is "
-        "consistent in itself, not that it is authentic.",
-        "  broker audit verify audit.jsonl\n  broker audit verify https://broker.example.com",
+        "bad record and exits 1. With the log's key it says whether the log is authentic, "
+        "without it only that it is consistent in itself.",
+        "  broker audit verify audit.jsonl\n"
+        "  broker audit verify audit.jsonl --key broker.example.com+1b2c3d4e+AbCd...\n"
+        "  broker audit verify https://broker.example.com --key VKEY --receipt receipt.json",
         configure_verify,
         verify,
     ),

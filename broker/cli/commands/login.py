@@ -10,7 +10,7 @@ import threading
 import webbrowser
 from urllib.parse import urlencode
 
-from broker.cli import cached, lock, oauth, paths, server, tokens
+from broker.cli import cached, lock, oauth, paths, server, tokens, witness
 from broker.cli.command import Command, no_arguments
 from broker.cli.failure import Failure, LocalFailure, Refused
 from broker.cli.loopback import Listener
@@ -27,6 +27,11 @@ def configure_login(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server", metavar="URL", help="the broker's address; remembered")
     parser.add_argument(
         "--no-browser", action="store_true", help="open no browser, only print the address"
+    )
+    parser.add_argument(
+        "--accept-rollback",
+        action="store_true",
+        help="go on with a log that is not the one seen before; what was seen is put aside",
     )
 
 
@@ -52,6 +57,11 @@ def login(arguments: argparse.Namespace) -> int:
     if previous is not None and previous.revoke_path is not None:
         _revoke_quietly(transport, previous)
     note(f"Logged in to {broker.origin}.")
+    if arguments.accept_rollback:
+        aside = witness.forget(broker)
+        if aside is not None:
+            note(f"What was known of the broker's log is in {aside}; it is seen anew.")
+    witness.check(broker, debug=arguments.debug)
     return 0
 
 
