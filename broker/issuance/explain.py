@@ -26,11 +26,9 @@ from broker.access.grant import Grant
 from broker.access.policy import AccessPolicy, Role
 from broker.errors import BrokerError, DurationTooShort, MfaRequired, NotFound, Suspended
 from broker.identity.principal import AuthContext
-from broker.issuance.request import CredentialRequest
+from broker.issuance.request import PLACEHOLDER_ID, CredentialRequest
 from broker.issuance.scope import Scoped, duration_report, scope
 
-# Stands where a new issuance's random id will: no real one has these digits, which base32 lacks.
-PLACEHOLDER_ID = "iss-" + "0" * 26
 MAX_NEAR_MISSES = 20
 
 

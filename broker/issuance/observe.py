@@ -60,8 +60,6 @@ def observed(
         "duration": scoped.duration.as_json(),
         "session_policy": scoped.call.policy,
         "managed_policies": list(scoped.call.policy_arns),
-        "tags": [
-            {"key": key, "value": value} for call in scoped.calls for key, value in call.tags
-        ],
+        "tags": [{"key": key, "value": value} for call in scoped.calls for key, value in call.tags],
         "source_identity": scoped.source_identity,
     }

@@ -30,6 +30,10 @@ MAX_RESTRICT_CHARACTERS = 2048
 _FIELDS = ("role", "duration", "reason", "parameters", "restrict", "client")
 
 
+# Stands for an id where nothing is issued: no real one has a zero, which base32 lacks.
+PLACEHOLDER_ID = "iss-" + "0" * 26
+
+
 def new_issuance_id() -> str:
     """`iss-` and 26 base32 characters: 130 random bits, since session names are made of it."""
     # One call for random bytes, not one a character: this is on the hot path.

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from broker.errors import BrokerError, NotFound
 from broker.issuance import explain as explaining
-from broker.issuance.explain import PLACEHOLDER_ID, Explanation, explain
-from broker.issuance.request import CredentialRequest
+from broker.issuance.explain import Explanation, explain
+from broker.issuance.request import PLACEHOLDER_ID, CredentialRequest
 from tests.unit.issuance.issue_world import (
     ASKED,
     GRANT,

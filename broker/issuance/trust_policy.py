@@ -1,0 +1,155 @@
+"""The trust policy that lets the broker into a role, and nobody else.
+
+Owns: what is written for each call that issuing makes (`rehearsal`): the exact
+principal, the three actions that the call needs, and conditions that hold for
+every call of the broker's and few others. Sources: IAM User Guide, "Pass
+session tags in AWS STS" and "Monitor and control actions taken with assumed
+roles"; Service Authorization Reference, AWS STS, for which action has which
+keys. Does not own: judging a policy that is there (`trust_judgement`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from broker.access.grammar import VERSION
+from broker.access.session_policy import compact
+from broker.access.tags import ISSUANCE_TAG
+from broker.errors import Conflict
+from broker.issuance.scope import Scoped
+from broker.issuance.sts import AssumeRole, CallerIdentity
+
+ACTIONS = ("sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity")
+# A person's or a workload's id, and the form of session names (`scope.session_name`).
+SOURCE_IDENTITIES = ["p-*", "w-*"]
+SESSION_NAMES = "*-iss-*"
+ISSUANCE_IDS = "iss-*"
+
+_ASSUMED = re.compile(
+    r"arn:(?P<partition>aws[a-z-]*):sts::(?P<account>[0-9]{12}):assumed-role/(?P<role>[^/]+)/.+"
+)
+_PATH_NOTE = (
+    "If the broker's role has a path, write it: {arn} stands for what "
+    "`aws iam get-role --role-name {name} --query Role.Arn` prints. AWS does not show the path "
+    "to the role's own sessions."
+)
+_OWN_POLICY_NOTE = (
+    "{principal} also needs a policy of its own that allows " + ", ".join(ACTIONS) + " on {role}."
+)
+# IAM's default quota, which an account may have raised (IAM User Guide, "IAM and AWS STS quotas").
+_MAX_CHARACTERS = 2048
+_LONG_NOTE = (
+    "It has {size} characters, over the {limit} that AWS takes unless the account's quota is "
+    "raised: leave tags out of the role in the access policy."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TrustPolicy:
+    """`document` is for the role `role_arn`, which `principal` is to assume. `notes` are for the
+    person who pastes it.
+    """
+
+    role_arn: str
+    principal: str
+    document: Mapping[str, object]
+    notes: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "role_arn": self.role_arn,
+            "principal": self.principal,
+            "policy": self.document,
+            "notes": list(self.notes),
+        }
+
+
+def principal_behind(identity: CallerIdentity) -> tuple[str, tuple[str, ...]]:
+    """The ARN that trust policies name for the broker, and what to note of it.
+
+    Raises Conflict for an identity that can assume no role.
+    """
+    if identity.is_user:
+        return identity.arn, ()
+    match = _ASSUMED.fullmatch(identity.arn)
+    if match is None:
+        raise Conflict(
+            f"The broker is {identity.arn} at AWS, which can assume no role: run it as an IAM role."
+        )
+    name = match["role"]
+    arn = f"arn:{match['partition']}:iam::{match['account']}:role/{name}"
+    return arn, (_PATH_NOTE.format(arn=arn, name=name),)
+
+
+def trust_policies(scoped: Scoped, identity: CallerIdentity) -> tuple[TrustPolicy, ...]:
+    """One for each role on the way, the last for the role itself. Raises Conflict."""
+    broker, notes = principal_behind(identity)
+    return tuple(
+        _trust_policy(call, broker, notes)
+        if call.after is None
+        else _trust_policy(call, call.after.role_arn, ())
+        for call in scoped.calls
+    )
+
+
+def _trust_policy(call: AssumeRole, principal: str, notes: tuple[str, ...]) -> TrustPolicy:
+    document = _document(principal, call)
+    own = _OWN_POLICY_NOTE.format(principal=principal, role=call.role_arn)
+    size = len(compact(document))
+    long = (_LONG_NOTE.format(size=size, limit=_MAX_CHARACTERS),) if size > _MAX_CHARACTERS else ()
+    return TrustPolicy(call.role_arn, principal, document, (*notes, own, *long))
+
+
+def _document(principal: str, call: AssumeRole) -> dict[str, object]:
+    who, tags, assume = _conditions(call)
+    return {
+        "Version": VERSION,
+        "Statement": [
+            _statement("BrokerAssumeRole", principal, "sts:AssumeRole", assume),
+            _statement("BrokerTagSession", principal, "sts:TagSession", tags),
+            _statement("BrokerSetSourceIdentity", principal, "sts:SetSourceIdentity", who),
+        ],
+    }
+
+
+def _statement(
+    sid: str, principal: str, action: str, condition: Mapping[str, object]
+) -> dict[str, object]:
+    return {
+        "Sid": sid,
+        "Effect": "Allow",
+        "Principal": {"AWS": principal},
+        "Action": action,
+        "Condition": condition,
+    }
+
+
+def _conditions(
+    call: AssumeRole,
+) -> tuple[dict[str, object], dict[str, object], dict[str, object]]:
+    """Of SetSourceIdentity, TagSession and AssumeRole, each with the keys that AWS gives it.
+
+    After a hop, source identity and transitive tags are the caller's already; AWS shows them as
+    the principal's and not as the request's.
+    """
+    if call.after is None:
+        identity, issuance = "sts:SourceIdentity", f"aws:RequestTag/{ISSUANCE_TAG}"
+        only: dict[str, object] = {
+            "aws:TagKeys": [key for key, _ in call.tags],
+            "sts:TransitiveTagKeys": list(call.transitive_tag_keys),
+        }
+    else:
+        identity, issuance = "aws:SourceIdentity", f"aws:PrincipalTag/{ISSUANCE_TAG}"
+        only = {}
+    who: dict[str, object] = {identity: SOURCE_IDENTITIES}
+    tags: dict[str, object] = {"StringLike": {issuance: ISSUANCE_IDS}}
+    if only:
+        tags["ForAllValues:StringEquals"] = only
+    assume: dict[str, object] = {
+        "StringLike": {**who, "sts:RoleSessionName": SESSION_NAMES, issuance: ISSUANCE_IDS}
+    }
+    if call.external_id is not None:
+        assume["StringEquals"] = {"sts:ExternalId": call.external_id}
+    return {"StringLike": who}, tags, assume
