@@ -19,6 +19,7 @@ class Command(NamedTuple):
     configure: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
     takes_command: bool = False  # what follows `--` is somebody else's command line
+    command_optional: bool = False
 
 
 def no_arguments(parser: argparse.ArgumentParser) -> None:

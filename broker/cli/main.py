@@ -28,9 +28,20 @@ _COMMANDS = {
     "creds": ("creds", "print temporary credentials for a role"),
     "credential-process": ("credential_process", "answer an AWS SDK's credential_process"),
     "exec": ("exec", "run a command with a role's credentials"),
+    "ci": ("ci", "credentials in a CI job, by its platform's token"),
     "mfa verify": ("mfa", "verify your second factor again"),
     "mfa reset": ("mfa", "drop a person's second factor (admins)"),
     "enrol-code": ("enrol_code", "a code to enrol a second factor with (admins)"),
+    "users": ("users", "who is known (auditors, admins)"),
+    "users show": ("users", "one person (auditors, admins)"),
+    "users sessions": ("users", "a person's logins (auditors, admins)"),
+    "users end-sessions": ("users", "end a person's logins (admins)"),
+    "suspend": ("suspend", "stop a person at once (admins)"),
+    "reinstate": ("suspend", "let a suspended person back (admins)"),
+    "sessions": ("sessions", "your own logins, and ending them"),
+    "grant": ("grants", "give a person a role for a time (admins)"),
+    "grants": ("grants", "who has which role for a time"),
+    "revoke": ("grants", "take a grant back (admins)"),
     "access lint": ("access", "check an access policy file"),
     "access plan": ("access", "what applying an access policy file would change"),
     "access apply": ("access", "put an access policy file in force (admins)"),
@@ -117,9 +128,7 @@ def _parse(name: str, command: Command, words: list[str]) -> argparse.Namespace:
         words, theirs = words[:place], words[place + 1 :]
     parser = argparse.ArgumentParser(
         prog=f"broker {name}",
-        usage=f"broker {name} [options] ROLE -- COMMAND [ARGUMENT ...]"
-        if command.takes_command
-        else None,
+        usage=_usage(name, command),
         description=command.description,
         epilog=f"examples:\n{command.examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -131,10 +140,17 @@ def _parse(name: str, command: Command, words: list[str]) -> argparse.Namespace:
     )
     arguments = parser.parse_args(words)
     if command.takes_command:
-        if not theirs:
+        if not theirs and (theirs is not None or not command.command_optional):
             parser.error("the command to run stands after `--`")
         arguments.command = theirs
     return arguments
+
+
+def _usage(name: str, command: Command) -> str | None:
+    if not command.takes_command:
+        return None
+    theirs = "-- COMMAND [ARGUMENT ...]"
+    return f"broker {name} [options] ROLE {f'[{theirs}]' if command.command_optional else theirs}"
 
 
 def _overview(server_commands: Mapping[str, str]) -> str:

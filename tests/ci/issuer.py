@@ -9,12 +9,14 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from joserfc.jwk import ECKey, Key, RSAKey
 from joserfc.jws import JWSRegistry
 
 AUDIENCE = "https://broker.test"
+RUNNER_SECRET = "runner-secret"
 Raw = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -232,6 +234,8 @@ class LocalIssuer:
         path = head.split(" ")[1]
         self.requests.append(path)
         answer = self.replaced.get(path.rpartition("/")[2]) or self._document(path)
+        if path.startswith("/runner/"):
+            answer = self._runner(path, head)
         if answer.raw is not None:
             await answer.raw(writer)
             return
@@ -246,6 +250,13 @@ class LocalIssuer:
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         writer.write(f"HTTP/1.1 {answer.status} X\r\n{lines}\r\n".encode() + body)
         await writer.drain()
+
+    def _runner(self, path: str, head: str) -> Answer:
+        """GitHub's runner service: a token for whatever audience a step with its secret names."""
+        if f"authorization: bearer {RUNNER_SECRET}" not in head.lower():
+            return Answer({}, 401)
+        audience = dict(parse_qsl(urlsplit(path).query)).get("audience")
+        return Answer({"value": self.mint("github", aud=audience), "count": 1})
 
     def _document(self, path: str) -> Answer:
         platform = path.strip("/").partition("/")[0]

@@ -69,12 +69,17 @@ def child_environment(inherited: Mapping[str, str], issued: Credentials) -> dict
     """The caller's environment with these credentials alone. A region that the caller chose
     stays theirs.
     """
-    kept = {name: value for name, value in inherited.items() if name not in _COMPETING}
+    kept = without_credentials(inherited)
     has_region = bool(kept.get("AWS_REGION") or kept.get("AWS_DEFAULT_REGION"))
     given = formats.environment(issued)
     if has_region:
         given = {name: value for name, value in given.items() if not name.endswith("REGION")}
     return {**kept, **given}
+
+
+def without_credentials(inherited: Mapping[str, str]) -> dict[str, str]:
+    """The environment without anything that an SDK would take other credentials from."""
+    return {name: value for name, value in inherited.items() if name not in _COMPETING}
 
 
 def _cannot_run(program: str, *, exists: bool) -> int:
