@@ -1,8 +1,9 @@
-"""The OAuth 2.0 grants the client uses: authorization code with PKCE, refresh, revocation.
+"""The OAuth 2.0 grants the client uses: authorization code with PKCE, device code, refresh.
 
 RFC 8414 for where the endpoints are, RFC 7636 for PKCE, RFC 6749 for the token
-endpoint, RFC 7009 for revocation. Does not own the browser (`loopback`) nor
-where tokens are kept (`tokens`).
+endpoint, RFC 8628 for device codes, RFC 7009 for revocation. Does not own the
+browser (`loopback`), what a device login looks like (`device`), nor where tokens
+are kept (`tokens`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from broker.cli.terminal import clean
 from broker.cli.transport import Answer, Transport
 
 CLIENT_ID = "broker-cli"
+DEVICE_GRANT_TYPE = "urn:ietf:params:oauth:grant-type:device_code"
 METADATA_PATH = "/.well-known/oauth-authorization-server"
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,4096}")
@@ -33,6 +35,7 @@ class Endpoints(NamedTuple):
     authorize: str
     token: str
     revoke: str | None
+    device: str | None
     always_names_issuer: bool  # RFC 9207: each authorization response carries `iss`
 
 
@@ -65,16 +68,21 @@ def discover(transport: Transport, server: Server) -> Endpoints:
     methods = document.get("code_challenge_methods_supported")
     if not isinstance(methods, list) or "S256" not in methods:
         raise answers.not_a_broker("it does not offer PKCE with S256")
-    revoke = document.get("revocation_endpoint")
     return Endpoints(
-        _path(server, answers.text(document, "authorization_endpoint")),
-        _path(server, answers.text(document, "token_endpoint")),
-        _path(server, revoke) if isinstance(revoke, str) else None,
+        path_on(server, answers.text(document, "authorization_endpoint")),
+        path_on(server, answers.text(document, "token_endpoint")),
+        _optional_path(server, document.get("revocation_endpoint")),
+        _optional_path(server, document.get("device_authorization_endpoint")),
         document.get("authorization_response_iss_parameter_supported") is True,
     )
 
 
-def _path(server: Server, url: str) -> str:
+def _optional_path(server: Server, url: object) -> str | None:
+    return path_on(server, url) if isinstance(url, str) else None
+
+
+def path_on(server: Server, url: str) -> str:
+    """The path of a URL that must be on this very server. Raises Unreachable."""
     path = url.removeprefix(server.origin)
     if path == url or not _PATH.fullmatch(path):
         raise answers.not_a_broker(f"its endpoint {clean(url, 200)} is not on {server.origin}")
@@ -94,6 +102,25 @@ def redeem(
             "code_verifier": verifier,
             "redirect_uri": redirect_uri,
         },
+    )
+
+
+def start_device_login(transport: Transport, path: str, host_name: str) -> dict[str, object]:
+    """The members of the device authorization response (RFC 8628 section 3.2), unchecked.
+
+    Raises GrantRefused.
+    """
+    form = {"client_id": CLIENT_ID, "host_name": host_name[:64]}
+    answer = _post(transport, path, form)
+    if answer.status != 200:
+        raise _refusal(answer)
+    return answers.members(answer)
+
+
+def redeem_device_code(transport: Transport, token_path: str, device_code: str) -> Grant:
+    """One poll. Raises GrantRefused, also for "not yet" (RFC 8628 section 3.5)."""
+    return _grant(
+        transport, token_path, {"grant_type": DEVICE_GRANT_TYPE, "device_code": device_code}
     )
 
 
@@ -130,7 +157,9 @@ def _grant(transport: Transport, path: str, form: dict[str, str]) -> Grant:
 
 
 def _post(transport: Transport, path: str, form: dict[str, str]) -> Answer:
-    return transport.request("POST", path, body=urlencode(form).encode("ascii"), headers=_FORM)
+    return transport.request(
+        "POST", path, body=urlencode(form, errors="replace").encode("ascii"), headers=_FORM
+    )
 
 
 def _refusal(answer: Answer) -> Failure:

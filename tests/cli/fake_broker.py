@@ -25,6 +25,8 @@ from tests.cli.fake_log import FakeLog
 
 _PUBLIC = ("/v1/audit/checkpoint", "/v1/audit/keys", "/v1/audit/proof/consistency")
 CODE = "123456"
+DEVICE_CODE = "d" * 43
+USER_CODE = "WDJB-MJHT"
 POLICY = "version: 1\n"
 
 
@@ -76,6 +78,10 @@ class FakeBroker:
         self.refresh_token: str | None = None  # the one that is good now
         self.refreshes = 0
         self.revoked: list[str] = []
+        # What polls of a device login are told, one after the other; then it is allowed.
+        self.device_errors: list[str] = []
+        self.device_answer: dict[str, object] = {}
+        self.device_interval = 1
         self.authorize_answer: Callable[[dict[str, str]], dict[str, str]] | None = None
         self.needs_factor: str | None = None  # the code with which credentials are refused
         self.credentials: dict[str, str] = {
@@ -127,6 +133,8 @@ class FakeBroker:
                 return Reply.of({**self._metadata(), **self.metadata})
             case "/oauth/authorize":
                 return self._authorize(request)
+            case "/oauth/device_authorization":
+                return self._start_device_login(dict(_form(request)))
             case "/oauth/token":
                 return self._token(dict(_form(request)))
             case "/oauth/revoke":
@@ -160,6 +168,7 @@ class FakeBroker:
             "authorization_endpoint": f"{self.origin}/oauth/authorize",
             "token_endpoint": f"{self.origin}/oauth/token",
             "revocation_endpoint": f"{self.origin}/oauth/revoke",
+            "device_authorization_endpoint": f"{self.origin}/oauth/device_authorization",
             "code_challenge_methods_supported": ["S256"],
             "authorization_response_iss_parameter_supported": True,
         }
@@ -177,9 +186,28 @@ class FakeBroker:
         location = f"{query['redirect_uri']}?{urlencode(answer)}"
         return Reply(303, headers={"Location": location})
 
+    def _start_device_login(self, form: dict[str, str]) -> Reply:
+        assert form["client_id"] == "broker-cli"
+        answer: dict[str, object] = {
+            "device_code": DEVICE_CODE,
+            "user_code": USER_CODE,
+            "verification_uri": f"{self.origin}/device",
+            "verification_uri_complete": f"{self.origin}/device?user_code={USER_CODE}",
+            "expires_in": 600,
+            "interval": self.device_interval,
+        }
+        return Reply.of({**answer, **self.device_answer})
+
     def _token(self, form: dict[str, str]) -> Reply:
         if form["client_id"] != "broker-cli":
             return Reply.of({"error": "invalid_client"}, 400)
+        if form["grant_type"] == "urn:ietf:params:oauth:grant-type:device_code":
+            assert form["device_code"] == DEVICE_CODE
+            with self.lock:
+                error = self.device_errors.pop(0) if self.device_errors else None
+            if error is not None:
+                return Reply.of({"error": error, "error_description": "No."}, 400)
+            return Reply.of(self.new_pair())
         if form["grant_type"] == "authorization_code":
             asked = self.codes.pop(form["code"], None)
             digest = hashlib.sha256(form["code_verifier"].encode()).digest()

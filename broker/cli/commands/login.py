@@ -1,4 +1,4 @@
-"""`broker login` and `broker logout`: RFC 8252, in the system's browser."""
+"""`broker login` and `broker logout`: RFC 8252 in the system's browser, else RFC 8628."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 import webbrowser
 from urllib.parse import urlencode
 
-from broker.cli import cached, lock, oauth, paths, server, tokens, witness
+from broker.cli import cached, device, lock, oauth, paths, server, tokens, witness
 from broker.cli.command import Command, no_arguments
 from broker.cli.failure import Failure, LocalFailure, Refused
 from broker.cli.loopback import Listener
@@ -25,8 +25,16 @@ LOGIN_SECONDS = 300.0
 
 def configure_login(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server", metavar="URL", help="the broker's address; remembered")
-    parser.add_argument(
-        "--no-browser", action="store_true", help="open no browser, only print the address"
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
+        "--device",
+        action="store_true",
+        help="log in with a browser elsewhere, by a code (by itself where there is none here)",
+    )
+    how.add_argument(
+        "--no-browser",
+        action="store_true",
+        help="open no browser, only print the address to open on this machine",
     )
     parser.add_argument(
         "--accept-rollback",
@@ -40,7 +48,7 @@ def login(arguments: argparse.Namespace) -> int:
     broker = server.find(arguments.server)
     transport = Transport(broker, debug=arguments.debug)
     endpoints = oauth.discover(transport, broker)
-    grant = _authorize(transport, broker, endpoints, open_browser=not arguments.no_browser)
+    grant = _grant(transport, broker, endpoints, arguments)
     login_id = secrets.token_hex(16)
     fresh = Tokens(
         login_id,
@@ -63,6 +71,22 @@ def login(arguments: argparse.Namespace) -> int:
             note(f"What was known of the broker's log is in {aside}; it is seen anew.")
     witness.check(broker, debug=arguments.debug)
     return 0
+
+
+def _grant(
+    transport: Transport, broker: Server, endpoints: Endpoints, arguments: argparse.Namespace
+) -> Grant:
+    if arguments.device and endpoints.device is None:
+        raise Refused(
+            "unauthorized_client",
+            "this broker does not offer logins by a code: use `broker login --no-browser`, and "
+            "forward the port it shows to where your browser is",
+        )
+    if endpoints.device is not None and (
+        arguments.device or not (arguments.no_browser or device.has_browser())
+    ):
+        return device.log_in(transport, broker, endpoints.device, endpoints.token)
+    return _authorize(transport, broker, endpoints, open_browser=not arguments.no_browser)
 
 
 def _authorize(
@@ -142,9 +166,11 @@ def logout(arguments: argparse.Namespace) -> int:
 COMMANDS = {
     "login": Command(
         "Log in with your browser. The broker is remembered, and the login is kept in the "
-        "keyring, or in a private file where there is none.",
+        "keyring, or in a private file where there is none. On a machine without a browser, "
+        "log in with any other one's: by an address and a code.",
         "  broker login --server https://broker.example.com\n"
         "  broker login                 # the same broker again\n"
+        "  broker login --device        # with the browser of another machine\n"
         "  broker login --no-browser    # print the address only",
         configure_login,
         login,
