@@ -49,6 +49,7 @@ _COMMANDS = {
     "access approve": ("access_changes", "approve one that another admin proposed (admins)"),
     "access withdraw": ("access_changes", "withdraw one that waits (admins)"),
     "access export": ("access", "the access policy in force"),
+    "access trust-policy": ("trust_policy", "what to paste into AWS for a role (admins)"),
     "audit tail": ("audit", "show the newest audit records"),
     "audit export": ("audit", "the whole audit log, as JSON Lines"),
     "audit verify": ("audit", "verify an exported audit log, offline"),

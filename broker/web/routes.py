@@ -34,6 +34,7 @@ from broker.web import (
     people,
     roles,
     suspension,
+    trust_policy,
     users,
 )
 from broker.web.address import Network
@@ -76,6 +77,7 @@ def build(lifespan: Lifespan, *, trusted_proxies: Sequence[Network], https: bool
         audit_proof,
         access,
         access_changes,
+        trust_policy,
         people,
         users,
         suspension,
