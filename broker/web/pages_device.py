@@ -238,5 +238,5 @@ def _sentence(refusal: BrokerError | None) -> str | None:
 def _ago(moment: datetime, now: datetime) -> str:
     minutes = max(now - moment, timedelta()) // timedelta(minutes=1)
     if minutes == 0:
-        return "less than a minute ago"
+        return "just now"
     return "a minute ago" if minutes == 1 else f"{minutes} minutes ago"
