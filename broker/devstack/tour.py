@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +60,7 @@ class Stage:
     enrolment_code: Callable[[str], str]
     folder: Path
     say: Callable[[str], None]
+    stolen: dict[str, str] = field(default_factory=dict, repr=False)
 
     def enrol(self, member: Member) -> None:
         """Sign in through the pages and confirm an authenticator with an enrolment code."""
@@ -85,6 +88,10 @@ def walk(stage: Stage) -> None:
         ("Alice gets scoped credentials", _alice_gets_credentials),
         ("The credentials do what they may, and nothing else", _credentials_are_used),
         ("Bob, who has no entitlement, is refused", _bob_is_refused),
+        ("Why, and why not", _why),
+        ("Bob is given the role for a time", _bob_is_granted),
+        ("Alice's laptop is stolen: she is stopped at once", _alice_is_suspended),
+        ("Alice is back", _alice_is_reinstated),
         ("Everything is on the record", _record_is_read),
         ("The log verifies, and a changed byte is found", _log_is_verified),
     )
@@ -164,11 +171,119 @@ def _bob_is_refused(stage: Stage) -> None:
     _done(stage, "to Bob the role does not even exist, and STS was never asked")
 
 
+def _why(stage: Stage) -> None:
+    ran = _succeeded(stage.alice.terminal.run("why", "data-reader", "--duration", "12h"))
+    _show(stage, ran)
+    _require("ALLOWED" in ran.out, "Alice was to be allowed")
+    bob = f"dev/{stage.bob.person.username}@example.com"
+    ran = _succeeded(stage.grace.terminal.run("why", "data-reader", "--principal", bob))
+    _show(stage, ran)
+    _require("REFUSED" in ran.out, "Bob was to be refused")
+    _done(stage, "the decision as it would fall now; nothing was issued to find out")
+
+
+def _bob_is_granted(stage: Stage) -> None:
+    grace, bob = stage.grace.terminal, stage.bob.terminal
+    give = ("grant", "bob@example.com", "data-reader", "--reason", "covers for Alice")
+    given = _succeeded(grace.run(*give, "--for", "40m"))
+    _show(stage, given)
+    ran = _succeeded(bob.run("creds", "data-reader", "--format", "json"))
+    body = _s3(stage, json.loads(ran.out)).get_object(Bucket="reports", Key="public/q3.csv")
+    _require(bool(body["Body"].read()), "the object was empty")
+    seconds = int(stage.aws.calls[-1].parameters["DurationSeconds"])
+    _require(0 < 2400 - seconds <= 60, f"{seconds} s outlive a grant of 2400 s")
+    _done(stage, f"Bob reads the report; his credentials end with the grant, in {seconds} s")
+    _show(stage, _succeeded(grace.run("revoke", given.out.strip(), "--reason", "Alice is back")))
+    ran = bob.run("creds", "data-reader")
+    _require(ran.code == 1 and "not_found" in ran.err, "a revoked grant was to give nothing")
+    _done(stage, "revoked: from that moment on the role is gone for Bob again")
+    _succeeded(grace.run(*give, "--for", "14m"))
+    ran = bob.run("creds", "data-reader")
+    _show(stage, ran)
+    _require(ran.code == 1 and "duration_too_short" in ran.err, "14 minutes were to be too few")
+    _done(stage, "a grant about to expire gives nothing: AWS gives no less than 15 minutes")
+
+
+def _alice_is_suspended(stage: Stage) -> None:
+    held = _succeeded(stage.alice.terminal.run("creds", "data-reader", "--format", "json"))
+    stage.stolen = json.loads(held.out)
+    ran = _succeeded(
+        stage.grace.terminal.run("suspend", "alice@example.com", "--reason", "laptop stolen")
+    )
+    _show(stage, ran)
+    refused = stage.alice.terminal.run("creds", "data-reader")
+    _show(stage, refused)
+    _require(refused.code == 3, f"Alice was to be logged out, not {refused.code}")
+    _done(stage, "the broker refuses her next request; but AWS knows nothing of it yet ...")
+    s3 = _s3(stage, stage.stolen)
+    s3.get_object(Bucket="reports", Key="public/q3.csv")
+    _paste(stage, ran)
+    with _refused_by_aws():
+        s3.get_object(Bucket="reports", Key="public/q3.csv")
+    _done(
+        stage, "... until the printed policy is on the role: her credentials are dead, others' not"
+    )
+
+
+def _alice_is_reinstated(stage: Stage) -> None:
+    ran = _succeeded(
+        stage.grace.terminal.run("reinstate", "alice@example.com", "--reason", "a new laptop")
+    )
+    _show(stage, ran)
+    _paste(stage, ran)
+    _succeeded(stage.alice.terminal.log_in(stage.alice.person, stage.alice.browser))
+    # AWS counts whole seconds: credentials of the second in which it was lifted are denied too.
+    time.sleep(max(0.0, _cut(ran) - stage.aws.now()))
+    fresh = _succeeded(stage.alice.terminal.run("creds", "data-reader", "--format", "json"))
+    _s3(stage, json.loads(fresh.out)).get_object(Bucket="reports", Key="public/q3.csv")
+    with _refused_by_aws():
+        _s3(stage, stage.stolen).get_object(Bucket="reports", Key="public/q3.csv")
+    _done(stage, "she logs in anew and works; what was stolen stays denied")
+
+
+def _paste(stage: Stage, ran: Ran) -> None:
+    """What an AWS admin does with the output: the policy goes onto the role that it names."""
+    role = re.search(r"^# role +(\S+)$", ran.out, re.MULTILINE)
+    name = re.search(r"^# policy +(\S+)$", ran.out, re.MULTILINE)
+    if role is None or name is None:
+        raise TourFailed("no role and policy were named")
+    iam = boto3.client(
+        "iam",
+        endpoint_url=stage.aws.url,
+        region_name=stage.region,
+        **stage.aws.hub_credentials("root").client_arguments(),
+    )
+    iam.put_role_policy(
+        RoleName=role[1].rpartition("/")[2],
+        PolicyName=name[1],
+        PolicyDocument=_policy(ran),
+    )
+
+
+def _policy(ran: Ran) -> str:
+    return "\n".join(line for line in ran.out.splitlines() if not line.startswith("#"))
+
+
+def _cut(ran: Ran) -> float:
+    [statement] = json.loads(_policy(ran))["Statement"]
+    return datetime.fromisoformat(
+        statement["Condition"]["DateLessThan"]["aws:TokenIssueTime"]
+    ).timestamp()
+
+
 def _record_is_read(stage: Stage) -> None:
     ran = _succeeded(stage.grace.terminal.run("audit", "tail"))
     for line in ran.out.strip().splitlines()[-8:]:
         stage.say(f"     {line[:118]}")
-    for expected in ("issuance.requested", "issuance.issued", "issuance.denied", "mfa.enrolled"):
+    for expected in (
+        "issuance.requested",
+        "issuance.issued",
+        "issuance.denied",
+        "mfa.enrolled",
+        "grant.revoked",
+        "revocation.requested",
+        "revocation.lifted",
+    ):
         _require(expected in ran.out, f"no {expected} in the log")
     _done(stage, "intent before STS, outcome after it, and the refusal too")
 
