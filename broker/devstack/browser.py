@@ -225,6 +225,10 @@ class ScriptedPerson:
             return browser.submit(page, form, values)
         if page.path == "/mfa" and (form := page.form_with("code")):
             return browser.submit(page, form, {"code": self.next_code()})
+        if page.path == "/device" and (form := page.form_with("user_code")):
+            if "code" not in form.fields:
+                return browser.submit(page, form, {})
+            return browser.submit(page, form, {"code": self.next_code(), "decision": "allow"})
         if codes := page.items.get("recovery-codes"):
             self.recovery_codes = codes
             follow = page.links.get("continue")

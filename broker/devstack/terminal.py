@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,7 +59,20 @@ class Terminal:
 
     def log_in(self, person: ScriptedPerson, browser: ScriptedBrowser) -> Ran:
         """`broker login`, with `person` at the browser. Raises CannotSignIn."""
-        arguments = ("login", "--server", self.server, "--no-browser")
+        return self._log_in(("--no-browser",), _read_address, person, browser)
+
+    def log_in_by_code(self, person: ScriptedPerson, browser: ScriptedBrowser) -> Ran:
+        """`broker login --device`, with `person` at a browser elsewhere. Raises CannotSignIn."""
+        return self._log_in(("--device",), _read_code, person, browser)
+
+    def _log_in(
+        self,
+        options: tuple[str, ...],
+        read: Callable[[subprocess.Popen[str]], list[str]],
+        person: ScriptedPerson,
+        browser: ScriptedBrowser,
+    ) -> Ran:
+        arguments = ("login", "--server", self.server, *options)
         process = subprocess.Popen(
             self.command(arguments),
             stdin=subprocess.DEVNULL,
@@ -69,7 +82,7 @@ class Terminal:
             env=self.environment,
         )
         try:
-            seen = _read_address(process)
+            seen = read(process)
             person.sign_in(browser, seen[-1])
             out, err = process.communicate(timeout=_COMMAND_SECONDS)
         except BaseException:
@@ -93,3 +106,18 @@ def _read_address(process: subprocess.Popen[str]) -> list[str]:
         if found := re.search(r"https?://\S+/oauth/authorize\S*", line):
             return [*lines, found.group()]
     raise CannotSignIn(f"broker login gave no address to open: {''.join(lines)}")
+
+
+def _read_code(process: subprocess.Popen[str]) -> list[str]:
+    """The lines up to the code to type, then the address with it, as the QR code has it."""
+    lines: list[str] = []
+    address = ""
+    if process.stderr is None:
+        raise CannotSignIn("the command has no standard error")
+    for line in process.stderr:
+        lines.append(line)
+        if found := re.search(r"https?://\S+/device", line):
+            address = found.group()
+        elif address and (found := re.fullmatch(r"\s*([A-Z]{4}-[A-Z]{4})\s*", line)):
+            return [*lines, f"{address}?user_code={found[1]}"]
+    raise CannotSignIn(f"broker login gave no code to type: {''.join(lines)}")
