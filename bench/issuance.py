@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--profile", type=Path, metavar="FOLDER", help="draw a flame graph instead")
     arguments = parser.parse_args()
     if arguments.profile is not None:
-        profile(arguments.profile, 10)
+        profile(arguments.profile, 20)
         return
     began = time.monotonic()
     with stage() as on:

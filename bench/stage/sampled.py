@@ -1,6 +1,6 @@
 """A broker under a sampling profiler: `sampled.py FOLDER server --config FILE`.
 
-Every millisecond of CPU time the stack of the one thread that matters is counted, so
+Every few milliseconds of CPU time the stack of the event loop's thread is counted, so
 that the cost of looking is small and the same for all that is looked at (cProfile
 makes small functions look dear). When the server stops it leaves FOLDER/stacks.txt,
 folded stacks that every flame-graph tool reads, and FOLDER/flame.svg, drawn from them.
@@ -8,7 +8,8 @@ folded stacks that every flame-graph tool reads, and FOLDER/flame.svg, drawn fro
 
 from __future__ import annotations
 
-import atexit
+import asyncio
+import os
 import signal
 import sys
 from collections import Counter
@@ -23,20 +24,24 @@ _EVERY_SECONDS = 0.001
 _WIDTH, _ROW = 1600.0, 16
 _Stack = tuple[str, ...]
 
+# Below this frame is what serving costs; without it in a stack the server still starts.
+_LOOP = asyncio.Runner.run.__code__
+
 samples: Counter[_Stack] = Counter()
 
 
 def _sample(_number: int, frame: FrameType | None) -> None:
     stack: list[str] = []
-    while frame is not None:
+    while frame is not None and frame.f_code is not _LOOP:
         code = frame.f_code
         stack.append(f"{Path(code.co_filename).stem}.{code.co_qualname}")
         frame = frame.f_back
-    samples[tuple(reversed(stack))] += 1
+    if frame is not None:
+        samples[tuple(reversed(stack))] += 1
 
 
 def _write(folder: Path) -> None:
-    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.setitimer(signal.ITIMER_PROF, 0.0)
     lines = (f"{';'.join(stack)} {count}\n" for stack, count in sorted(samples.items()))
     (folder / "stacks.txt").write_text("".join(lines))
     (folder / "flame.svg").write_text(_drawn(samples))
@@ -79,7 +84,13 @@ def _boxes(level: dict[str, Any], left: float, row: int, scale: float, total: in
 
 def main() -> int:
     folder = Path(sys.argv[1])
-    atexit.register(_write, folder)
+
+    def finish(_number: int, _frame: FrameType | None) -> None:
+        _write(folder)
+        os._exit(0)
+
+    # uvicorn takes the signal, serves what is in flight, and raises it again for whoever had it.
+    signal.signal(signal.SIGTERM, finish)
     signal.signal(signal.SIGPROF, _sample)
     signal.setitimer(signal.ITIMER_PROF, _EVERY_SECONDS, _EVERY_SECONDS)
     return broker(sys.argv[2:])

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
 
 import re2
 
@@ -94,10 +96,16 @@ def check_pattern(pattern: str) -> int:
 
 
 def _matches(pattern: str, value: str) -> bool:
-    """A full match. Raises re2.error; re2 keeps compiled patterns itself."""
+    """A full match. Raises re2.error."""
+    return _compiled(pattern).fullmatch(value) is not None
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> Any:  # noqa: ANN401 - re2 ships no types
+    # re2's own cache is found by options, which cost more to make than the match.
     options = re2.Options()
     options.log_errors = False
-    return re2.compile(pattern, options=options).fullmatch(value) is not None
+    return re2.compile(pattern, options=options)
 
 
 @dataclass(slots=True)

@@ -193,7 +193,9 @@ def _compile(node: object, path: Path) -> object:
     if isinstance(node, list):
         return [_compile(child, (*path, index)) for index, child in enumerate(node)]
     if isinstance(node, str) and _substitutes(path):
-        return _parts(node, path)
+        parts = _parts(node, path)
+        # What holds no placeholder is settled here, not at each issuance.
+        return parts if any(isinstance(part, Placeholder) for part in parts) else node
     return node
 
 
@@ -209,12 +211,14 @@ def _names(tree: object) -> Iterator[str]:
 
 
 def _render(node: object, values: Mapping[str, str]) -> object:
+    if isinstance(node, str):
+        return node
     if isinstance(node, dict):
         return {key: _render(child, values) for key, child in node.items()}
     if isinstance(node, list):
         return [_render(child, values) for child in node]
     if isinstance(node, tuple):
-        return "".join(part if isinstance(part, str) else values[part.name] for part in node)
+        return "".join([part if isinstance(part, str) else values[part.name] for part in node])
     return node
 
 

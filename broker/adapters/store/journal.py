@@ -47,6 +47,7 @@ _MAX_BATCH = 512
 _REAP_BATCH = 500
 
 _Row = TypeVar("_Row", Intent, Outcome)
+_FIELDS = {kind: tuple(field.name for field in fields(kind)) for kind in (Intent, Outcome)}
 
 _log = logging.getLogger(__name__)
 
@@ -125,7 +126,9 @@ class GroupCommitJournal:
     async def conclude(self, outcome: Outcome) -> Concluded:
         """See Journal."""
         self._require_open()
-        outcome = replace(_storable(outcome), intent=_storable(outcome.intent))
+        outcome, intent = _storable(outcome), _storable(outcome.intent)
+        if intent is not outcome.intent:
+            outcome = replace(outcome, intent=intent)
         answer = await self._submit(outcome.event, outcome=outcome, patience=self._patience)
         if not isinstance(answer, Concluded):
             raise AuditUnavailable(log_detail="the outcome was not recorded as one")
@@ -331,9 +334,9 @@ def _refuse(entries: Sequence[Entry], cause: Exception) -> None:
 
 def _storable(value: _Row) -> _Row:
     """The intent or outcome with its texts made fit for a column of text."""
-    texts: dict[str, Any] = {
-        field.name: clean_text(text)
-        for field in fields(value)
-        if isinstance(text := getattr(value, field.name), str)
-    }
-    return replace(value, **texts)
+    changed: dict[str, Any] = {}
+    for name in _FIELDS[type(value)]:
+        text = getattr(value, name)
+        if isinstance(text, str) and (storable := clean_text(text)) is not text:
+            changed[name] = storable
+    return replace(value, **changed) if changed else value

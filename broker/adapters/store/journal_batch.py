@@ -26,7 +26,16 @@ from typing import Protocol
 from broker.adapters.store.records import Linked, LockedHead, link
 from broker.audit import record as audit
 from broker.audit.merkle import Growth
-from broker.audit.record import Appended, Attachment, Event, EventType, Prepared, clean, prepare
+from broker.audit.record import (
+    Appended,
+    Attachment,
+    Event,
+    EventType,
+    Prepared,
+    clean,
+    clean_and_prepare,
+    prepare,
+)
 from broker.identity.job_store import Exchange, Exchanged, NotExchanged
 from broker.issuance.journal import SYSTEM_ACTOR, Concluded, Intent, Outcome, State
 
@@ -53,8 +62,7 @@ class Entry:
 
         Raises NotStorable.
         """
-        self.event = clean(self.event)
-        self.prepared = prepare(self.event)
+        self.event, self.prepared = clean_and_prepare(self.event)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,14 @@ from broker.adapters.store.schema import (
 )
 from broker.audit.chain import Head, chain_hash, leaf_hash
 from broker.audit.merkle import CompactRange, Growth
-from broker.audit.record import Appended, Attachment, Event, Prepared, clean, prepare, rfc3339
+from broker.audit.record import (
+    Appended,
+    Attachment,
+    Event,
+    Prepared,
+    clean_and_prepare,
+    rfc3339,
+)
 from broker.errors import AuditUnavailable
 
 _EXPORT_BATCH = 1000
@@ -118,7 +125,7 @@ async def append(conn: AsyncConnection, events: Sequence[Event]) -> tuple[Append
     """
     if not events:
         return ()
-    prepared = [prepare(clean(event)) for event in events]
+    prepared = [clean_and_prepare(event)[1] for event in events]
     linked = link(prepared, await _lock_head(conn))
     rows = linked.rows
     await conn.execute(
