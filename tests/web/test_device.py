@@ -484,8 +484,8 @@ GATES = {
 }
 # Whatever carries one of these words decides for others, or about rights.
 SENSITIVE = re.compile(
-    r"/(approve|deny|withdraw|reset|suspend|reinstate|lift|revoke|extend)$"
-    r"|^/v1/(break-glass|revocations|enrolment-codes|users|access/changes)"
+    r"/(approve|deny|withdraw|reset|suspend|reinstate|lift|revoke)$"
+    r"|^/v1/(break-glass|grants|revocations|enrolment-codes|users|access/changes)"
 )
 
 
