@@ -39,6 +39,7 @@ from broker.adapters.store.checkpoints import SqlCheckpoints
 from broker.adapters.store.codes import SqlCodeStore
 from broker.adapters.store.devices import SqlDeviceStore
 from broker.adapters.store.directory import SqlDirectory
+from broker.adapters.store.durability import examine
 from broker.adapters.store.engine import Database
 from broker.adapters.store.factors import SqlFactorStore
 from broker.adapters.store.grants import SqlGrants, record_expired
@@ -220,7 +221,19 @@ async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
         await check_schema(database)
     except AuditUnavailable as fault:
         raise StartupError(f"the database can't be reached: {fault.log_detail}") from fault
+    await _require_durability(database, allow_unsafe=settings.audit.allow_unsafe_durability)
     return database
+
+
+async def _require_durability(database: Database, *, allow_unsafe: bool) -> None:
+    found = await examine(database)
+    if found.refusals and not allow_unsafe:
+        lines = "\n".join(found.refusals)
+        raise StartupError(
+            f"{lines}\nTo run so all the same, for tests: [audit] allow_unsafe_durability = true"
+        )
+    for line in (*found.refusals, *found.warnings):
+        log.warning("the log is less safe than it could be", detail=line)
 
 
 async def _start_signing(

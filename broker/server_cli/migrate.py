@@ -6,14 +6,17 @@ import argparse
 import asyncio
 
 from sqlalchemy import select
+from sqlalchemy.exc import ProgrammingError
 
 from broker.adapters.migrations import migrate
 from broker.adapters.sealing import FileKeyRing
 from broker.adapters.signing import SigningKeys
 from broker.adapters.store.checkpoints import SqlCheckpoints
+from broker.adapters.store.durability import grant_to_application
 from broker.adapters.store.engine import Database
 from broker.adapters.store.schema import factors
 from broker.app import canonical_origin
+from broker.errors import StartupError
 from broker.server_cli import add_config_option
 from broker.server_cli.configuration import load_settings
 from broker.settings import Settings
@@ -26,6 +29,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Create or upgrade the database schema. Safe to run twice, and at once."
         " Where nothing is sealed or signed yet and there are no keys, those are created too.",
     )
+    parser.add_argument(
+        "--app-role",
+        metavar="NAME",
+        help="PostgreSQL: grant this role what the server needs, without the right to change or"
+        " delete audit records",
+    )
     add_config_option(parser)
     parser.set_defaults(run=run)
 
@@ -34,6 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
     settings = load_settings(arguments.config)
     revision = asyncio.run(migrate(settings.database.url.get_secret_value()))
     print(f"The database schema is current (revision {revision}).")
+    if arguments.app_role is not None:
+        asyncio.run(_grant(settings, arguments.app_role))
+        print(f"The role {arguments.app_role} may do what the server does; run it as that role.")
     path = settings.keys.sealing_path
     if not path.exists() and not asyncio.run(_holds_sealed_secrets(settings)):
         FileKeyRing.create(path)
@@ -63,6 +75,19 @@ async def _was_signed(settings: Settings) -> bool:
     database = Database.open(settings.database.url.get_secret_value())
     try:
         return await SqlCheckpoints(database).latest() is not None
+    finally:
+        await database.aclose()
+
+
+async def _grant(settings: Settings, role: str) -> None:
+    database = Database.open(settings.database.url.get_secret_value())
+    try:
+        if database.dialect != "postgresql":
+            raise StartupError("--app-role: only PostgreSQL has roles")
+        try:
+            await grant_to_application(database, role)
+        except ProgrammingError as fault:
+            raise StartupError(f"--app-role {role}: {fault.orig}") from None
     finally:
         await database.aclose()
 

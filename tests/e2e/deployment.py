@@ -135,6 +135,7 @@ class Deployment:
                 f'[[aws]]\nregion = "us-east-1"\nsts_endpoint_url = "{self.aws.url}"\n'
                 f'[keys]\nsealing = "file:{self.folder}/keys/sealing"\n'
                 f'signing = "file:{self.folder}/keys/signing"\n'
+                f"[audit]\nallow_unsafe_durability = true\n"  # tests' PostgreSQL syncs nothing
                 f"[bootstrap]\n"
                 f'admins = [{{issuer = "{self.canaille.issuer}", subject = "grace"}}]\n'
             )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from broker.adapters.signing import SigningKeys
+from broker.app import create_app
 from broker.audit.chain import leaf_hash
 from broker.audit.checkpoint import Checkpoint, opened
 from broker.audit.merkle import NO_LEAVES, verify_consistency, verify_inclusion
@@ -20,6 +23,7 @@ from broker.settings import Settings
 from tests.web.conftest import Running, running
 from tests.web.journeys import POLICY, bearer, logged_in_admin, logged_in_person
 from tests.web.people import ADA, Person
+from tests.web.standins import StandInSts
 
 
 @pytest.fixture
@@ -199,3 +203,37 @@ async def test_after_a_rotation_old_checkpoints_verify_and_new_ones_are_of_the_n
         await newest(stranger, kept.size + 2)
         note = (await stranger.get("/v1/audit/checkpoint")).text
         assert opened(note, (await trusted(stranger))[1:]).size > kept.size
+
+
+def dumped(database: Path) -> Callable[[], None]:
+    """What puts the database back as it is now."""
+    dump = database.read_bytes()
+
+    def put_back() -> None:
+        for leftover in database.parent.glob(f"{database.name}-*"):
+            leftover.unlink()
+        database.write_bytes(dump)
+
+    return put_back
+
+
+async def test_a_broker_on_an_older_database_does_not_start_unless_the_loss_is_accepted(
+    settings: Settings, tmp_path: Path
+) -> None:
+    audit = settings.audit.model_copy(update={"checkpoint_copies": (f"file:{tmp_path}/copy",)})
+    settings = settings.model_copy(update={"audit": audit})
+    database = Path(settings.database.url.get_secret_value().partition("///")[2])
+    async with running(settings) as broker:
+        await logged_in_person(broker, ADA)
+    put_back = dumped(database)
+    async with running(settings) as broker:
+        await logged_in_person(broker, Person("bob"))
+    put_back()
+    with pytest.raises(StartupError, match="--accept-rollback"):
+        async with running(settings):
+            pass
+    app = create_app(settings, providers={}, sts=StandInSts(), accept_rollback=True)
+    async with app.router.lifespan_context(app):
+        assert (await app.state.parts.checkpoints.latest()) == (tmp_path / "copy").read_text()
+    async with running(settings) as broker:
+        await logged_in_person(broker, Person("carol"))

@@ -1,0 +1,275 @@
+"""The log signs its head, and notices when its database is not the one it signed."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete, text, update
+
+from broker.adapters.checkpoint_copies import DirectoryCopy, FileCopy, parse
+from broker.adapters.checkpoints import (
+    CheckpointPublisher,
+    check_copies,
+    record_rollback,
+    refusal,
+)
+from broker.adapters.store.checkpoints import SqlCheckpoints, Standing
+from broker.adapters.store.engine import Database
+from broker.adapters.store.journal import GroupCommitJournal
+from broker.adapters.store.schema import audit_checkpoints, audit_head, audit_records
+from broker.adapters.store.tree import AuditTree
+from broker.audit.checkpoint import LogKeys, opened
+from broker.audit.record import EventType
+from broker.errors import AuditUnavailable, StartupError
+from tests.store.journal_scene import event, log, until
+from tests.unit.audit.keys import ORIGIN, TestSigner
+
+SIGNER = TestSigner()
+KEYS = LogKeys(ORIGIN, (SIGNER.key,), ())
+
+
+class Broker:
+    """As much of a server process as keeps the log."""
+
+    def __init__(self, database: Database, *copies: FileCopy | DirectoryCopy, every: float = 0.05):
+        self.database = database
+        self.copies = copies
+        self.tree, self.checkpoints = AuditTree(database), SqlCheckpoints(database)
+        self.journal = GroupCommitJournal(database, signer=SIGNER)
+        self.publisher = CheckpointPublisher(
+            checkpoints=self.checkpoints,
+            tree=self.tree,
+            journal=self.journal,
+            signer=SIGNER,
+            copies=copies,
+            every=every,
+        )
+
+    async def __aenter__(self) -> Broker:
+        await self.journal.start()
+        return self
+
+    async def __aexit__(self, *fault: object) -> None:
+        await self.publisher.aclose()
+        await self.journal.aclose()
+
+    async def record(self, count: int = 1) -> None:
+        for number in range(count):
+            await self.journal.append(event(EventType.LOGIN_SUCCEEDED, n=number))
+
+    async def all_signed(self) -> bool:
+        standing = await self.checkpoints.standing()
+        return standing.records == standing.signed
+
+    async def conflicts(self) -> list[str]:
+        found = await check_copies(
+            self.copies, checkpoints=self.checkpoints, tree=self.tree, keys=KEYS
+        )
+        return [name for name, _ in found]
+
+
+@pytest.fixture
+async def broker(database: Database) -> AsyncIterator[Broker]:
+    async with Broker(database) as made:
+        yield made
+
+
+async def test_what_is_new_is_signed_and_an_idle_log_stays_idle(broker: Broker) -> None:
+    await broker.publisher.start()
+    assert await broker.checkpoints.latest() is None
+    await broker.record(3)
+    await until(broker.all_signed)
+    standing = await broker.checkpoints.standing()
+    note = await broker.checkpoints.latest()
+    assert note is not None
+    checkpoint = opened(note, KEYS.keys)
+    edge = await broker.tree.edge()
+    assert (checkpoint.size, checkpoint.root) == (edge.size, edge.root)
+    await asyncio.sleep(0.3)  # many looks of the publisher
+    assert await broker.checkpoints.standing() == standing
+    signed = [one for one in await log(broker.database) if one["type"] == "audit.checkpoint"]
+    root = await broker.tree.root(signed[-1]["detail"]["size"])
+    assert signed[-1]["detail"]["root"] == root.hex()
+    assert signed[-1]["detail"]["key"] == SIGNER.key.key_id.hex()
+
+
+async def test_many_records_are_signed_before_the_time_is_up(database: Database) -> None:
+    async with Broker(database, every=5.0) as broker:
+        broker.publisher._records = 20
+        broker.publisher._poll = 0.01
+        await broker.publisher.start()
+        await broker.record(25)
+        await until(broker.all_signed)
+
+
+async def test_two_processes_sign_one_log(database_url: str) -> None:
+    first, second = Database.open(database_url), Database.open(database_url)
+    async with Broker(first) as one, Broker(second) as two:
+        await one.publisher.start()
+        await two.publisher.start()
+        await asyncio.gather(one.record(30), two.record(30))
+        await until(one.all_signed)
+        await asyncio.sleep(0.2)
+        assert await two.all_signed()
+        assert await one.conflicts() == []
+    await first.aclose()
+    await second.aclose()
+
+
+async def test_stopping_signs_the_rest(database: Database) -> None:
+    async with Broker(database, every=10.0) as broker:
+        await broker.publisher.start()
+        await broker.record(2)
+    assert await broker.checkpoints.standing() == Standing(3, 3)
+
+
+async def test_checkpoints_are_append_only(broker: Broker) -> None:
+    await broker.record()
+    await broker.publisher.publish()
+    for statement in (update(audit_checkpoints).values(note="x"), delete(audit_checkpoints)):
+        with pytest.raises(Exception, match="append-only"):
+            async with broker.database.begin() as conn:
+                await conn.execute(statement)
+
+
+# --- Copies outside ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+async def test_copies_hold_the_newest_checkpoint(
+    sqlite_database: Database, tmp_path: Path, kind: str
+) -> None:
+    copy = parse(f"{kind}:{tmp_path}/outside/place")
+    async with Broker(sqlite_database, copy) as broker:
+        assert await copy.latest() is None
+        for _ in range(3):
+            await broker.record()
+            await broker.publisher.publish()
+            assert await copy.latest() == await broker.checkpoints.latest()
+        assert await broker.conflicts() == []
+    kept = [path for path in (tmp_path / "outside").rglob("*") if path.is_file()]
+    assert len(kept) == (1 if kind == "file" else 3)
+
+
+async def test_a_copy_that_fails_stops_nothing_and_is_tried_again(
+    sqlite_database: Database, tmp_path: Path
+) -> None:
+    wall = tmp_path / "wall"
+    wall.write_text("no directory")
+    copy = FileCopy(wall / "checkpoint")
+    async with Broker(sqlite_database, copy) as broker:
+        await broker.publisher.start()
+        await broker.record()
+        await until(broker.all_signed)
+        wall.unlink()
+
+        async def copied() -> bool:
+            return await copy.latest() == await broker.checkpoints.latest()
+
+        await until(copied)
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+async def test_a_database_restored_from_an_older_dump_is_refused_until_accepted(
+    sqlite_url: str, tmp_path: Path, kind: str
+) -> None:
+    copy = parse(f"{kind}:{tmp_path}/outside/place")
+    path = Path(sqlite_url.partition("///")[2])
+    dump = tmp_path / "dump.db"
+
+    database = Database.open(sqlite_url)
+    async with Broker(database, copy) as broker:
+        await broker.record(5)
+        await broker.publisher.publish()
+    await database.aclose()
+    shutil.copy(path, dump)
+    database = Database.open(sqlite_url)
+    async with Broker(database, copy) as broker:
+        await broker.record(5)
+        await broker.publisher.publish()
+    await database.aclose()
+
+    for leftover in path.parent.glob(f"{path.name}*"):
+        leftover.unlink()
+    shutil.copy(dump, path)
+    database = Database.open(sqlite_url)
+    async with Broker(database, copy) as broker:
+        conflicts = await check_copies(
+            [copy], checkpoints=broker.checkpoints, tree=broker.tree, keys=KEYS
+        )
+        ((name, expected),) = conflicts
+        assert (name, expected.size) == (copy.name, 12)
+        records = (await broker.tree.edge()).size
+        message = str(refusal(conflicts, records))
+        assert str(expected) in message
+        assert "--accept-rollback" in message
+        # Growing past it makes it no better: it is another log.
+        await broker.record(10)
+        assert await broker.conflicts() == [copy.name]
+        await record_rollback(conflicts, journal=broker.journal, records=records)
+        await broker.publisher.publish()
+        assert await broker.conflicts() == []
+        (accepted,) = [
+            one for one in await log(database) if one["type"] == "audit.rollback_accepted"
+        ]
+        assert accepted["detail"]["expected_size"] == 12
+        assert accepted["detail"]["found_size"] == 6
+    await database.aclose()
+
+
+async def test_records_cut_from_the_end_are_noticed_without_any_copy(
+    sqlite_database: Database,
+) -> None:
+    async with Broker(sqlite_database) as broker:
+        await broker.record(4)
+        before = await broker.tree.edge()
+        await broker.record(4)
+        await broker.publisher.publish()
+        await cut(sqlite_database, before.size, before.to_bytes())
+        assert await broker.conflicts() == ["the database"]
+
+
+async def cut(database: Database, size: int, tree: bytes) -> None:
+    async with database.begin() as conn:
+        await conn.execute(text("DROP TRIGGER audit_records_no_delete"))
+        await conn.execute(delete(audit_records).where(audit_records.c.seq > size))
+        await conn.execute(update(audit_head).values(seq=size, tree=tree))
+
+
+async def test_a_database_that_goes_back_under_a_running_broker_halts_it(
+    sqlite_database: Database,
+) -> None:
+    async with Broker(sqlite_database) as broker:
+        await broker.record(4)
+        before = await broker.tree.edge()
+        await broker.record(4)
+        await broker.publisher.start()
+        await until(broker.all_signed)
+        await cut(sqlite_database, before.size, before.to_bytes())
+
+        async def halted() -> bool:
+            try:
+                await broker.record()
+            except AuditUnavailable as refused:
+                return "went back" in (refused.log_detail or "")
+            return False
+
+        # What slips in before the look is on record; after it nothing is.
+        broker.publisher._seen += 1000
+        await until(halted)
+
+
+async def test_a_copy_signed_by_a_stranger_is_refused(
+    sqlite_database: Database, tmp_path: Path
+) -> None:
+    copy = FileCopy(tmp_path / "checkpoint")
+    async with Broker(sqlite_database, copy) as broker:
+        await broker.record()
+        checkpoint = await broker.publisher.publish()
+        await copy.push(checkpoint.signed(TestSigner(seed=8)))
+        with pytest.raises(StartupError, match="not of this log's keys"):
+            await broker.conflicts()
