@@ -55,6 +55,7 @@ SESSION_POLICY = (
     '"Resource":"arn:aws:s3:::reports","Condition":{"StringLike":{"s3:prefix":"2026/*"}}},'
     '{"Effect":"Deny","Action":["sts:AssumeRole","sts:AssumeRoot"],"Resource":"*"}]}'
 )
+GROUPS = frozenset({"corp/analysts", "corp/everybody"})
 _ACTOR = Actor("anonymous", "anonymous", ip="127.0.0.1", user_agent="bench")
 
 
@@ -93,29 +94,16 @@ async def _admit(database_url: str, count: int) -> list[str]:
             applied_by="p-bench",
             event=_event(EventType.ACCESS_APPLIED),
         )
-        return [await _log_in(database, f"person{n}") for n in range(count)]
+        return [await log_in(database, f"person{n}") for n in range(count)]
     finally:
         await database.aclose()
 
 
-async def _log_in(database: Database, name: str) -> str:
-    login = await SqlLoginStore(database).log_in(
-        ProviderIdentity(
-            provider="corp",
-            issuer=ISSUER,
-            subject=name,
-            handle=f"{name}@example.com",
-            email=f"{name}@example.com",
-            email_verified=True,
-            groups=frozenset({"corp/analysts", "corp/everybody"}),
-        ),
-        cookie=Token.new(TokenKind.BROWSER),
-        ip="127.0.0.1",
-        user_agent="bench",
-        replaces=None,
-        bootstrap=(),
-        request_id="req-bench",
-    )
+async def log_in(database: Database, name: str, groups: frozenset[str] = GROUPS) -> str:
+    """Sign in through the browser, with a second factor just set up, then on the command line;
+    the access token. Once for each name.
+    """
+    login = await sign_in(database, name, groups)
     await _enrol(database, login)
     code = secrets.token_bytes(32)
     codes = SqlCodeStore(database)
@@ -135,6 +123,27 @@ async def _log_in(database: Database, name: str) -> str:
         reuse_event=_event(EventType.SESSION_REVOKED),
     )
     return access.text
+
+
+async def sign_in(database: Database, name: str, groups: frozenset[str]) -> LoggedIn:
+    """As the provider's answer makes it: the second factor is pending."""
+    return await SqlLoginStore(database).log_in(
+        ProviderIdentity(
+            provider="corp",
+            issuer=ISSUER,
+            subject=name,
+            handle=f"{name}@example.com",
+            email=f"{name}@example.com",
+            email_verified=True,
+            groups=groups,
+        ),
+        cookie=Token.new(TokenKind.BROWSER),
+        ip="127.0.0.1",
+        user_agent="bench",
+        replaces=None,
+        bootstrap=(),
+        request_id="req-bench",
+    )
 
 
 async def _enrol(database: Database, login: LoggedIn) -> None:
