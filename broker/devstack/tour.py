@@ -48,7 +48,8 @@ class Member:
 @dataclass(slots=True)
 class Stage:
     """What the tour walks on. `enrolment_code` gives a one-time code for an e-mail address, as
-    `broker recover` prints it on the server's host.
+    `broker recover` prints it on the server's host. `log_key` is the log's verifier key, as
+    auditors are given it.
     """
 
     aws: AwsStandIn
@@ -58,6 +59,7 @@ class Stage:
     bob: Member
     grace: Member
     enrolment_code: Callable[[str], str]
+    log_key: str
     folder: Path
     say: Callable[[str], None]
     stolen: dict[str, str] = field(default_factory=dict, repr=False)
@@ -292,6 +294,11 @@ def _log_is_verified(stage: Stage) -> None:
     export = stage.folder / "audit.jsonl"
     _succeeded(stage.grace.terminal.run("audit", "export", "-o", str(export)))
     _show(stage, _succeeded(stage.grace.terminal.run("audit", "verify", str(export))))
+    verify = ("audit", "verify", str(export), "--key", stage.log_key)
+    ran = _succeeded(stage.grace.terminal.run(*verify))
+    _show(stage, ran)
+    _require(ran.out.startswith("authentic: "), "the log was to be called authentic")
+    _done(stage, "the log's own key, which is not in the database, has signed it")
     spoilt = stage.folder / "spoilt.jsonl"
     lines = export.read_text("utf-8").splitlines(keepends=True)
     lines[2] = lines[2].replace("success", "failure", 1).replace("grace", "alice", 1)
@@ -301,6 +308,14 @@ def _log_is_verified(stage: Stage) -> None:
     _show(stage, ran)
     _require(ran.code == 1 and "seq 3" in ran.out + ran.err, "the change was to be found at seq 3")
     _done(stage, "one word changed in record 3, and it is named")
+    spoilt.write_text("".join(export.read_text("utf-8").splitlines(keepends=True)[:5]), "utf-8")
+    signed = export.with_name(f"{export.name}.checkpoint")
+    ran = stage.grace.terminal.run(
+        "audit", "verify", str(spoilt), "--key", stage.log_key, "--checkpoint", str(signed)
+    )
+    _show(stage, ran)
+    _require(ran.code == 1 and "seq 6" in ran.out, "the missing records were to be noticed")
+    _done(stage, "a log cut off after record 5 is consistent in itself, and not what was signed")
 
 
 def _s3(stage: Stage, credentials: dict[str, str]) -> Any:  # noqa: ANN401 - boto3 has no types

@@ -119,6 +119,11 @@ def _settings(folder: Path, port: int, public_url: str, issuer: str, aws: AwsSta
             ],
             "aws": [{"region": _REGION, "sts_endpoint_url": aws.url}],
             "keys": {"sealing": f"file:{folder}/sealing", "signing": f"file:{folder}/signing"},
+            # Signed often, so that there is something to see soon.
+            "audit": {
+                "checkpoint_seconds": 3,
+                "checkpoint_copies": [f"file:{folder}/outside/checkpoint"],
+            },
             "bootstrap": {"admins": [{"provider": people.PROVIDER, "email": people.GRACE.email}]},
         },
     )
@@ -171,6 +176,7 @@ def _stage(stack: Stack) -> tour.Stage:
         bob=member(people.BOB),
         grace=member(people.GRACE),
         enrolment_code=enrolment_code,
+        log_key=str(SigningKeys.load(stack.settings.keys.signing_path).signer.key),
         folder=stack.folder,
         say=_say,
     )
