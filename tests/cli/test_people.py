@@ -184,8 +184,8 @@ def test_logins_are_listed_and_ended(
             else Reply.of({"ended": [SESSION]})
         )
         broker.replies[f"{path}/{SESSION}"] = Reply.of({"ended": [SESSION]})
-    for words in (("users", "sessions", "bob"), ("sessions",)):
-        done = cli.inside(*words)
+    for shown in ("users sessions bob", "sessions"):
+        done = cli.inside(*shown.split())
         assert done.code == 0, done.err
         assert f"{SESSION} (this one)" in done.out
         assert ESC not in done.out
@@ -324,8 +324,8 @@ def test_grants_are_listed_and_revoked(
 def test_codes_for_a_group_are_one_a_line(cli: Cli, broker: FakeBroker, logged_in: Tokens):
     def codes(request: Seen) -> Reply:
         last = "after" in request.json()
-        one = {"principal": BOB if last else ADA, "handle": "bob" if last else f"ada{ESC}"}
-        one |= {"email": None, "code": "abc-def"}
+        name = "bob" if last else f"ada{ESC}"
+        one = {"principal": ADA, "handle": name, "email": None, "code": "abc-def"}
         return Reply.of({"codes": [one], "expires_at": None, "next": None if last else ADA}, 201)
 
     broker.replies["/v1/enrolment-codes"] = codes
