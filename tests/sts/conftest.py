@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from broker.adapters.sts import StsClient, StsConfig, exchange, partition
+from broker.adapters.sts.connection import Timeouts
 from broker.adapters.sts.endpoint import from_url
-from broker.adapters.sts.pool import Timeouts
 from tests.sts.misbehaving import Misbehaving
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from broker.adapters.sts import answer
 from broker.adapters.sts.answer import OddAnswer, Reply
-from broker.adapters.sts.pool import MAX_ANSWER_BYTES
+from broker.adapters.sts.connection import MAX_ANSWER_BYTES
 from broker.errors import AwsUnavailable
 from broker.issuance.sts import StsFailure
 from tests.sts.misbehaving import (

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from broker.adapters.sts import StsClient, StsConfig, partition
+from broker.adapters.sts.connection import Timeouts
 from broker.adapters.sts.endpoint import resolve
-from broker.adapters.sts.pool import Timeouts
 from broker.errors import AwsUnavailable, StartupError
 from broker.issuance.sts import StsFailure
 from tests.sts.conftest import set_base

@@ -11,9 +11,9 @@ import pytest
 
 from broker.adapters.sts import StsClient, StsConfig, exchange, partition
 from broker.adapters.sts.answer import Reply
+from broker.adapters.sts.connection import NotSent, Timeouts
 from broker.adapters.sts.endpoint import from_url
 from broker.adapters.sts.exchange import exchange as ask
-from broker.adapters.sts.pool import NotSent, Timeouts
 from broker.adapters.sts.refusal import Asked
 from broker.adapters.sts.sigv4 import Signer
 from broker.errors import AwsThrottled, AwsUnavailable, StartupError

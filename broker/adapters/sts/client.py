@@ -8,9 +8,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from broker.adapters.sts.config import StsConfig
+from broker.adapters.sts.connection import Timeouts
 from broker.adapters.sts.endpoint import EndpointError
 from broker.adapters.sts.partition import Partition
-from broker.adapters.sts.pool import Pool, Timeouts
+from broker.adapters.sts.pool import Pool
 from broker.errors import AwsUnavailable, StartupError
 from broker.issuance.sts import AssumeRole, CallerIdentity, Credentials, Minted, StsFailure
 
@@ -47,8 +48,12 @@ class StsClient:
         An unreachable STS is logged and asked again before the first issuance.
         Raises StartupError for an unusable endpoint or a root user as identity.
         """
-        self._pool.open()
+        self.open()
         await asyncio.gather(*(_start(p) for p in self._partitions.values()))
+
+    def open(self) -> None:
+        """Make ready and ask nothing yet. Raises StartupError for a bad AWS_CA_BUNDLE."""
+        self._pool.open()
 
     async def aclose(self) -> None:
         for partition in self._partitions.values():

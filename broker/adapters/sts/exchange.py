@@ -15,8 +15,9 @@ from datetime import datetime
 
 from broker.adapters.sts import refusal as refusals
 from broker.adapters.sts.answer import OddAnswer, Reply, refusal
+from broker.adapters.sts.connection import LineCut, NotSent
 from broker.adapters.sts.endpoint import Endpoint
-from broker.adapters.sts.pool import LineCut, NotSent, Pool
+from broker.adapters.sts.pool import Pool
 from broker.adapters.sts.sigv4 import Signer
 from broker.errors import AwsThrottled, AwsUnavailable
 from broker.issuance.sts import StsFailure

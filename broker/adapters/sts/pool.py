@@ -1,50 +1,36 @@
 """One form POST over a pool of kept-alive connections, and how exactly it broke.
 
 The one question that matters after a fault is whether STS may have had the
-request: `NotSent` says no, `LineCut` says maybe.
+request: `NotSent` says no, `LineCut` says maybe. Endpoints behind an HTTPS proxy
+are reached through aiohttp, which knows how to speak to one; all others over
+connections of our own (`connection`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
+import time
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-import aiohttp
 import truststore
 
-from broker import __version__
-from broker.adapters.sts.answer import OddAnswer, Reply
+from broker.adapters.sts.answer import Reply
+from broker.adapters.sts.connection import (
+    KEEPALIVE_SECONDS,
+    MAX_CONNECTIONS,
+    USER_AGENT,
+    Connection,
+    NotSent,
+    Timeouts,
+    request_bytes,
+)
 from broker.adapters.sts.endpoint import Endpoint
+from broker.adapters.sts.proxied import ProxiedPool
 from broker.errors import StartupError
-
-CONNECT_SECONDS = 2.0
-READ_SECONDS = 5.0
-# One account and region get about 600 requests/s; at 50 ms each that is 30 connections.
-MAX_CONNECTIONS = 128
-# A connection that the peer closes while a request is on its way leaves the outcome unknown, so
-# none is used again after idling nearly as long as servers wait before they close: 5 s is the
-# shortest in common use (uvicorn, Node), AWS's front ends wait 20 s and more. A busy pool never
-# idles, an idle one pays a handshake.
-KEEPALIVE_SECONDS = 3.0
-MAX_ANSWER_BYTES = 256 * 1024
-
-
-class NotSent(Exception):
-    """The request did not leave: no connection. Sending it again is safe."""
-
-
-class LineCut(Exception):
-    """The connection failed or timed out after the request may have been sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds. `connect` includes the wait for a free connection."""
-
-    connect: float = CONNECT_SECONDS
-    read: float = READ_SECONDS
 
 
 class Pool:
@@ -52,85 +38,93 @@ class Pool:
 
     def __init__(self, timeouts: Timeouts) -> None:
         self._timeouts = timeouts
-        self._session: aiohttp.ClientSession | None = None
+        self._tls: ssl.SSLContext | None = None
+        self._places = asyncio.Semaphore(MAX_CONNECTIONS)
+        # By URL, the one used last at the end: so the others idle out.
+        self._idle: defaultdict[str, list[Connection]] = defaultdict(list)
+        self._proxied = ProxiedPool(timeouts)
 
     def open(self) -> None:
         """Needs the running event loop. Raises StartupError for a bad AWS_CA_BUNDLE."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=MAX_CONNECTIONS, keepalive_timeout=KEEPALIVE_SECONDS, ssl=_tls()
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": f"credential-broker/{__version__}"},
-            # Nothing compressed comes back then: the limit on the answer's size is its real size.
-            skip_auto_headers=("Accept-Encoding",),
-            auto_decompress=False,
-            # Proxies are looked up by `endpoint`: with trust_env a netrc file could replace the
-            # signature.
-            trust_env=False,
-        )
+        self._tls = tls_context()
+        self._proxied.open(self._tls)
 
     async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for connection in (one for idle in self._idle.values() for one in idle):
+            connection.close()
+        self._idle.clear()
+        await self._proxied.aclose()
 
     async def post(
         self, endpoint: Endpoint, headers: Mapping[str, str], body: bytes, *, within: float
     ) -> Reply:
-        """One attempt, never sent twice (aiohttp repeats idempotent methods only; POST is not).
+        """One attempt, never sent twice. `within` is the most seconds that it may take.
 
-        `within` is the most seconds that this attempt may take.
         Raises NotSent, LineCut, OddAnswer.
         """
-        if self._session is None:
+        if self._tls is None:
             raise RuntimeError("StsClient.start() comes first")
-        limits = aiohttp.ClientTimeout(
-            total=min(within, self._timeouts.connect + self._timeouts.read),
-            connect=self._timeouts.connect,
-            sock_connect=self._timeouts.connect,
-            sock_read=self._timeouts.read,
-        )
+        if endpoint.proxy is not None:
+            return await self._proxied.post(endpoint, headers, body, within=within)
+        deadline = time.monotonic() + within
+        request = request_bytes(endpoint.path, {**headers, **USER_AGENT}, body)
+        await self._wait_for_a_place(min(within, self._timeouts.connect))
         try:
-            async with self._session.post(
-                endpoint.url,
-                data=body,
-                headers=headers,
-                allow_redirects=False,
-                timeout=limits,
-                proxy=endpoint.proxy,
-            ) as response:
-                return Reply(
-                    status=response.status,
-                    body=await _bounded(response),
-                    request_id=response.headers.get("x-amzn-RequestId"),
-                    date=response.headers.get("Date"),
+            connection = self._idle_connection(endpoint.url)
+            if connection is None:
+                connection = await self._connect(endpoint, deadline)
+            try:
+                left = deadline - time.monotonic()
+                return await connection.exchange(request, min(left, self._timeouts.read))
+            finally:
+                if connection.usable:
+                    connection.idle_since = time.monotonic()
+                    self._idle[endpoint.url].append(connection)
+        finally:
+            self._places.release()
+
+    async def _wait_for_a_place(self, seconds: float) -> None:
+        if not self._places.locked():
+            await self._places.acquire()  # at once
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._places.acquire()
+        except TimeoutError as error:
+            raise NotSent(f"{MAX_CONNECTIONS} requests are under way already") from error
+
+    def _idle_connection(self, url: str) -> Connection | None:
+        idle = self._idle[url]
+        oldest = time.monotonic() - KEEPALIVE_SECONDS
+        while idle:
+            connection = idle.pop()
+            if connection.usable and connection.idle_since > oldest:
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self, endpoint: Endpoint, deadline: float) -> Connection:
+        parts = urlsplit(endpoint.url)
+        secure = parts.scheme == "https"
+        within = min(deadline - time.monotonic(), self._timeouts.connect)
+        try:
+            async with asyncio.timeout(within):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    Connection,
+                    parts.hostname or "",
+                    parts.port or (443 if secure else 80),
+                    ssl=self._tls if secure else None,
                 )
-        except (
-            aiohttp.ClientConnectorError,
-            aiohttp.ConnectionTimeoutError,
-            aiohttp.ClientHttpProxyError,
-        ) as error:
-            raise NotSent(_named(error)) from error
-        except aiohttp.ClientResponseError as error:
-            raise OddAnswer(f"not HTTP: {type(error).__name__}", may_have_minted=True) from error
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise LineCut(_named(error)) from error
+        except OSError as error:  # TimeoutError and ssl.SSLError are some
+            raise NotSent(f"{type(error).__name__}: {error}") from error
+        return connection
 
 
-async def _bounded(response: aiohttp.ClientResponse) -> bytes:
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            response.close()
-            raise OddAnswer(
-                f"longer than {MAX_ANSWER_BYTES} bytes", may_have_minted=response.status < 300
-            )
-    return bytes(body)
+def tls_context() -> ssl.SSLContext:
+    """The system's certificate authorities; AWS_CA_BUNDLE replaces them, as in every AWS tool.
 
-
-def _tls() -> ssl.SSLContext:
-    """The system's certificate authorities; AWS_CA_BUNDLE replaces them, as in every AWS tool."""
+    Raises StartupError for a bad AWS_CA_BUNDLE.
+    """
     bundle = os.environ.get("AWS_CA_BUNDLE")
     if bundle:
         try:
@@ -138,7 +132,3 @@ def _tls() -> ssl.SSLContext:
         except OSError as error:  # ssl.SSLError is one
             raise StartupError(f"AWS_CA_BUNDLE={bundle} can't be used: {error}") from error
     return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-def _named(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
