@@ -224,8 +224,8 @@ class Bootstrap(Section):
 
 def _copy_reference(reference: str) -> str:
     kind, _, path = reference.partition(":")
-    if not path or kind not in {"file", "directory"}:
-        raise ValueError("write file:PATH or directory:PATH")
+    if not path.strip("/") or kind not in {"file", "directory", "s3"}:
+        raise ValueError("write file:PATH, directory:PATH or s3://BUCKET/PREFIX")
     return reference
 
 
@@ -237,8 +237,8 @@ class Audit(Section):
     `orphan_after_seconds`: the age at which an intent without outcome is closed as orphaned;
     it must exceed the longest STS call.
     `checkpoint_seconds`, `checkpoint_records`: the log's head is signed at least this often while
-    something is new. `checkpoint_copies`: where each signed head is copied, file:PATH (replaced)
-    or directory:PATH (grows), and looked for when the broker starts.
+    something is new. `checkpoint_copies`: where each signed head is copied, and looked for when
+    the broker starts: file:PATH (replaced), directory:PATH (grows), s3://BUCKET/PREFIX (locked).
     `allow_unsafe_durability`: start although the database may lose what it committed (tests).
     """
 

@@ -1,19 +1,28 @@
 """Places outside the database where the newest checkpoint is kept.
 
-Owns a file, and a directory that only ever grows. Does not own when they are
-written or what is done with them (`checkpoints`).
+Owns a file, a directory that only ever grows, and an S3 bucket with Object Lock.
+Does not own when they are written or what is done with them (`checkpoints`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, TypeAlias
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 _MAX_BYTES = 64 * 1024
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +53,7 @@ class DirectoryCopy:
         return f"directory:{self.path}"
 
     async def push(self, note: str) -> None:
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        name = f"{stamp}-{secrets.token_hex(4)}"
-        await asyncio.to_thread(_replace, self.path / name, note)
+        await asyncio.to_thread(_replace, self.path / _new_name(datetime.now(UTC)), note)
 
     async def latest(self) -> str | None:
         return await asyncio.to_thread(self._latest)
@@ -58,12 +65,102 @@ class DirectoryCopy:
         return _read(self.path / names[-1]) if names else None
 
 
-def parse(reference: str) -> FileCopy | DirectoryCopy:
-    """From `file:PATH` or `directory:PATH`. Raises ValueError."""
-    kind, _, path = reference.partition(":")
-    if not path or kind not in {"file", "directory"}:
-        raise ValueError("write file:PATH or directory:PATH")
-    return FileCopy(Path(path)) if kind == "file" else DirectoryCopy(Path(path))
+@dataclass(frozen=True, slots=True)
+class S3Copy:
+    """An object for each checkpoint, locked until its retention ends, when not even the account's
+    root may delete it (Object Lock, compliance mode). The bucket must have Object Lock enabled.
+
+    Credentials and region are found as botocore finds them.
+    """
+
+    bucket: str
+    prefix: str
+    retention: timedelta = timedelta(days=400)
+
+    @property
+    def name(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}"
+
+    async def push(self, note: str) -> None:
+        await asyncio.to_thread(self._push, note)
+
+    async def latest(self) -> str | None:
+        return await asyncio.to_thread(self._latest)
+
+    def _push(self, note: str) -> None:
+        now = datetime.now(UTC)
+        with _as_oserror():
+            _s3().put_object(
+                Bucket=self.bucket,
+                Key=f"{self.prefix}{_new_name(now)}",
+                Body=note.encode("utf-8"),
+                ContentType="text/plain; charset=utf-8",
+                ChecksumAlgorithm="SHA256",  # Object Lock demands a checksum
+                ObjectLockMode="COMPLIANCE",
+                ObjectLockRetainUntilDate=now + self.retention,
+            )
+
+    def _latest(self) -> str | None:
+        """Listed day by day, backwards: names sort by time, and S3 lists forwards alone."""
+        with _as_oserror():
+            client = _s3()
+            key = self._last_key(client)
+            if key is None:
+                return None
+            body = client.get_object(Bucket=self.bucket, Key=key)["Body"]
+            data: bytes = body.read(_MAX_BYTES)
+        return data.decode("utf-8", "replace")
+
+    def _last_key(self, client: Any) -> str | None:  # noqa: ANN401 - boto3 has no types
+        pages = client.get_paginator("list_objects_v2")
+        today = datetime.now(UTC)
+        # A log may have been idle for long: after a month of days, everything is listed.
+        days = [(today + timedelta(days=1 - ago)).strftime("%Y%m%d") for ago in range(32)]
+        for prefix in (*(f"{self.prefix}{day}" for day in days), self.prefix):
+            keys = [
+                str(one["Key"])
+                for page in pages.paginate(Bucket=self.bucket, Prefix=prefix)
+                for one in page.get("Contents", ())
+            ]
+            if keys:
+                return max(keys)
+        return None
+
+
+Copy: TypeAlias = FileCopy | DirectoryCopy | S3Copy
+
+
+def parse(reference: str) -> Copy:
+    """From `file:PATH`, `directory:PATH` or `s3://BUCKET/PREFIX`. Raises ValueError."""
+    kind, _, rest = reference.partition(":")
+    if kind == "s3" and rest.startswith("//"):
+        bucket, _, prefix = rest[2:].partition("/")
+        if _BUCKET.fullmatch(bucket):
+            return S3Copy(bucket, prefix)
+    elif kind == "file" and rest:
+        return FileCopy(Path(rest))
+    elif kind == "directory" and rest:
+        return DirectoryCopy(Path(rest))
+    raise ValueError("write file:PATH, directory:PATH or s3://BUCKET/PREFIX")
+
+
+def _s3() -> Any:  # noqa: ANN401 - boto3 has no types
+    # Made for each use: copies are rare, and credentials may have changed.
+    config = Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2})
+    return boto3.session.Session().client("s3", config=config)
+
+
+@contextmanager
+def _as_oserror() -> Iterator[None]:
+    try:
+        yield
+    except (BotoCoreError, ClientError) as fault:
+        raise OSError(str(fault)) from fault
+
+
+def _new_name(now: datetime) -> str:
+    """Names sort by time; of two hosts that push at once, both objects stay."""
+    return f"{now.strftime('%Y%m%dT%H%M%S.%fZ')}-{secrets.token_hex(4)}"
 
 
 def _replace(path: Path, note: str) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
+from moto import mock_aws
 from sqlalchemy import delete, text, update
 
-from broker.adapters.checkpoint_copies import DirectoryCopy, FileCopy, parse
+from broker.adapters.checkpoint_copies import Copy, FileCopy, S3Copy, parse
 from broker.adapters.checkpoints import (
     CheckpointPublisher,
     check_copies,
@@ -28,6 +32,7 @@ from broker.errors import AuditUnavailable, StartupError
 from tests.store.journal_scene import event, log, until
 from tests.unit.audit.keys import ORIGIN, TestSigner
 
+_REGION = "us-east-1"
 SIGNER = TestSigner()
 KEYS = LogKeys(ORIGIN, (SIGNER.key,), ())
 
@@ -35,7 +40,7 @@ KEYS = LogKeys(ORIGIN, (SIGNER.key,), ())
 class Broker:
     """As much of a server process as keeps the log."""
 
-    def __init__(self, database: Database, *copies: FileCopy | DirectoryCopy, every: float = 0.05):
+    def __init__(self, database: Database, *copies: Copy, every: float = 0.05):
         self.database = database
         self.copies = copies
         self.tree, self.checkpoints = AuditTree(database), SqlCheckpoints(database)
@@ -134,6 +139,12 @@ async def test_checkpoints_are_append_only(broker: Broker) -> None:
         with pytest.raises(Exception, match="append-only"):
             async with broker.database.begin() as conn:
                 await conn.execute(statement)
+
+
+def test_what_is_no_place_for_copies_is_refused() -> None:
+    for reference in ("", "file:", "directory:", "s3:bucket", "s3://", "s3://UPPER/x", "ftp:x"):
+        with pytest.raises(ValueError, match="write file:PATH"):
+            parse(reference)
 
 
 # --- Copies outside ------------------------------------------------------------------------------
@@ -273,3 +284,35 @@ async def test_a_copy_signed_by_a_stranger_is_refused(
         await copy.push(checkpoint.signed(TestSigner(seed=8)))
         with pytest.raises(StartupError, match="not of this log's keys"):
             await broker.conflicts()
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A bucket with Object Lock, of moto's, and its client."""
+    for name, value in (("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "x"), ("REGION", _REGION)):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", _REGION)
+    with mock_aws():
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="heads", ObjectLockEnabledForBucket=True)
+        yield client
+
+
+async def test_copies_in_s3_are_locked_and_the_newest_is_found(bucket: Any) -> None:
+    copy = S3Copy("heads", "broker/")
+    assert await copy.latest() is None
+    for note in ("first", "second"):
+        await copy.push(note)
+        assert await copy.latest() == note
+    first, _ = bucket.list_objects_v2(Bucket="heads")["Contents"]
+    locked = bucket.head_object(Bucket="heads", Key=first["Key"])
+    assert locked["ObjectLockMode"] == "COMPLIANCE"
+    assert locked["ObjectLockRetainUntilDate"] > datetime.now(UTC) + timedelta(days=399)
+    bucket.put_object(Bucket="heads", Key="idle/20200101T000000.000000Z-00", Body=b"long ago")
+    assert await S3Copy("heads", "idle/").latest() == "long ago"
+
+
+async def test_s3_that_refuses_is_an_unreachable_place(bucket: Any) -> None:
+    for asking in (S3Copy("nobody", "x/").push("note"), S3Copy("nobody", "x/").latest()):
+        with pytest.raises(OSError, match="NoSuchBucket"):
+            await asking
