@@ -20,6 +20,7 @@ from broker.identity.verification_keys import VerificationKey
 # What an entry of the access policy may name; the token chooses among them alone.
 ALGORITHMS = frozenset({"RS256", "ES256", "PS256"})
 
+_LEEWAY = LEEWAY.total_seconds()
 _MAX_ISSUER = 512
 _MAX_AUDIENCE = 512
 _MAX_TOKEN_ID = 512
@@ -60,12 +61,12 @@ class CiToken:
     claims: Mapping[str, object]
     key: bytes
     has_id: bool
-    expires_at: datetime
+    exp: int  # seconds since the epoch
 
     @property
     def forgotten_at(self) -> datetime:
         """From then on it is refused as expired, so that its use need not be remembered."""
-        return self.expires_at + LEEWAY
+        return datetime.fromtimestamp(self.exp, UTC) + LEEWAY
 
 
 def unverified_issuer(token: UnverifiedToken) -> str:
@@ -93,15 +94,14 @@ def check_ci_token(
     if claims.get("iss") != issuer:
         raise TokenRejected("it is from another issuer")
     seconds = now.timestamp()
-    leeway = LEEWAY.total_seconds()
     expires, issued = _seconds(claims, "exp"), _seconds(claims, "iat")
-    if expires <= seconds - leeway:
+    if expires <= seconds - _LEEWAY:
         raise TokenRejected("it has expired")
-    if issued > seconds + leeway:
+    if issued > seconds + _LEEWAY:
         raise TokenRejected("its iat lies in the future; compare the clocks")
-    if "nbf" in claims and _seconds(claims, "nbf") > seconds + leeway:
+    if "nbf" in claims and _seconds(claims, "nbf") > seconds + _LEEWAY:
         raise TokenRejected("its nbf lies in the future; compare the clocks")
-    if not 0 < expires - issued <= lifetime + leeway:
+    if not 0 < expires - issued <= lifetime + _LEEWAY:
         raise TokenRejected("it lives longer than this platform's tokens do")
     token_id = claims.get("jti")
     if "jti" in claims and not (isinstance(token_id, str) and 0 < len(token_id) <= _MAX_TOKEN_ID):
@@ -112,7 +112,7 @@ def check_ci_token(
         claims=claims,
         key=_key(issuer, token_id, signing_input),
         has_id=token_id is not None,
-        expires_at=datetime.fromtimestamp(expires, UTC),
+        exp=expires,
     )
 
 
@@ -146,8 +146,9 @@ def _key(issuer: str, token_id: object, signing_input: bytes) -> bytes:
     signature has two spellings, and whoever copied the token could write the other.
     """
     if isinstance(token_id, str):
-        parts = (b"jti", issuer.encode("utf-8"), token_id.encode("utf-8"))
+        kind, named = b"jti", token_id.encode("utf-8")
     else:
-        parts = (b"signed", issuer.encode("utf-8"), signing_input)
-    # Lengths first: no two pairs of values join to the same bytes.
-    return hashlib.sha256(b"".join(b"%d:%b" % (len(part), part) for part in parts)).digest()
+        kind, named = b"signed", signing_input
+    of = issuer.encode("utf-8")
+    # The length first: no two pairs of values join to the same bytes.
+    return hashlib.sha256(b"%b:%d:%b:%b" % (kind, len(of), of, named)).digest()

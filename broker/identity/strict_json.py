@@ -13,12 +13,18 @@ import re
 from collections.abc import Mapping
 from typing import NoReturn
 
+import msgspec
+
 MAX_DEPTH = 16
 
 # The closing quote is optional and nothing is tried twice: of a string that never ends, each quote
 # in it would else be a new start, and 16 KiB of them cost seconds.
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
+# Printable ASCII without the backslash.
+_PLAIN = bytes(code for code in range(0x20, 0x7F) if code != 0x5C)
+_LONG = 2**63
+_LEAVES: frozenset[type] = frozenset({str, int, bool, type(None)})
 
 
 class MalformedJson(ValueError):
@@ -32,6 +38,9 @@ def parse_object(document: bytes, *, max_depth: int = MAX_DEPTH) -> Mapping[str,
     depth, deeper nesting than `max_depth`, NaN and infinities, numbers beyond 308 digits, and
     strings that are not Unicode text.
     """
+    plain = _plain_object(document, max_depth)
+    if plain is not None:
+        return plain
     _check_depth(document, max_depth)
     try:
         value = json.loads(
@@ -50,6 +59,50 @@ def parse_object(document: bytes, *, max_depth: int = MAX_DEPTH) -> Mapping[str,
         raise MalformedJson("not an object")
     _check_text(value)
     return value
+
+
+def _plain_object(document: bytes, max_depth: int) -> Mapping[str, object] | None:
+    """The same, several times as fast, for what honest issuers send: printable ASCII without
+    escapes, whole numbers, no space after a quote. None for everything else, which is judged
+    the long way.
+
+    Each member's name then ends in `":`, and a string that begins with a colon can only make
+    these more: with no more of them than members were read, none was repeated.
+    """
+    if document.translate(None, _PLAIN) or b'" ' in document:
+        return None
+    # Brackets inside of strings count too: at worst it is judged the long way.
+    if document.count(b"{") + document.count(b"[") > max_depth:
+        return None
+    try:
+        value = msgspec.json.decode(document)
+    except msgspec.DecodeError:
+        return None
+    if type(value) is not dict or _members(value) != document.count(b'":'):
+        return None
+    return value
+
+
+def _members(value: Mapping[str, object] | list[object]) -> int:
+    """How many members the objects in `value` have, at every depth; -1 where one holds a number
+    with a fraction, or one of many digits.
+    """
+    children = value.values() if isinstance(value, dict) else value
+    count = len(value) if isinstance(value, dict) else 0
+    kinds = set(map(type, children))
+    if int in kinds and any(type(one) is int and abs(one) >= _LONG for one in children):
+        return -1
+    if kinds <= _LEAVES:
+        return count
+    for child in children:
+        if isinstance(child, dict | list):
+            inner = _members(child)
+            if inner < 0:
+                return -1
+            count += inner
+        elif type(child) not in _LEAVES:
+            return -1
+    return count
 
 
 def _check_depth(document: bytes, max_depth: int) -> None:
