@@ -33,6 +33,8 @@ TOKEN_PER_ADDRESS = Limit("token_address", 300, 60)
 # Runners of many jobs share an address, and a token is checked in a tenth of a millisecond.
 CI_PER_ADDRESS = Limit("ci_address", 6000, 60)
 CI_PER_WORKLOAD = Limit("ci_workload", 6000, 60)
+# A large file is seconds of work, for anybody who is logged in.
+LINT_PER_PRINCIPAL = Limit("lint_principal", 12, 60)
 ISSUANCE_PER_PRINCIPAL = Limit("issuance_principal", 6000, 60)
 
 

@@ -20,6 +20,7 @@ from broker.access.four_eyes import Alone
 from broker.access.lint import lint_policy
 from broker.audit.record import Event, EventType, Outcome
 from broker.errors import InvalidRequest, NotFound, PreconditionFailed
+from broker.identity.throttle import LINT_PER_PRINCIPAL
 from broker.web.access_judgement import Judged, judge_text, policy_in_force, version_json
 from broker.web.gate import ApiCaller, PolicyAdmin, PolicyAuditor, PolicyCaller, policy_admin
 from broker.web.wire import instant, json_response
@@ -57,8 +58,9 @@ async def current(caller: PolicyAuditor) -> Response:
 @router.post("/lint", openapi_extra=_FILE_BODY)
 async def lint(caller: PolicyCaller, request: Request) -> Response:
     """`findings` of a file, errors or else warnings; stores nothing."""
-    text = await _text(request)
     parts = caller.parts
+    await parts.throttle.admit(LINT_PER_PRINCIPAL, caller.principal.id)
+    text = await _text(request)
     found = await asyncio.to_thread(
         lint_policy, text, parts.policies.providers, parts.analyse_policy
     )

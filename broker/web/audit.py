@@ -10,7 +10,6 @@ from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Query
-from pydantic import AwareDatetime
 from starlette.responses import Response, StreamingResponse
 
 from broker.audit.record import EventType
@@ -18,7 +17,7 @@ from broker.audit.verify import export_line
 from broker.web.gate import Auditor
 from broker.web.paging import DEFAULT_LIMIT, Limit
 from broker.web.readers import AuditReader
-from broker.web.wire import json_response
+from broker.web.wire import Moment, json_response
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
@@ -39,8 +38,8 @@ async def records(
     limit: Limit = DEFAULT_LIMIT,
     event_type: Annotated[EventType | None, Query(alias="type")] = None,
     principal: Annotated[str | None, Query(max_length=64)] = None,
-    since: AwareDatetime | None = None,
-    until: AwareDatetime | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
 ) -> Response:
     """`principal` matches who acted and whom it was about; `since` is included, `until` not."""
     found = await caller.parts.audit.records(

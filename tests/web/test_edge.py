@@ -224,3 +224,13 @@ async def test_a_caller_that_goes_away_while_sending_is_no_crash(broker: Running
         await broker.app(scope, receive, send)  # type: ignore[arg-type]
     assert [entry["event"] for entry in logs] == ["request"]
     assert broker.sts.calls == []
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1%2Fme", "/v1/me%0a", "/v1/%2e/me", "/v1%5cme", "/v1/me%C2%85"]
+)
+async def test_an_address_has_one_spelling(broker: Running, path: str) -> None:
+    ada = await logged_in_person(broker, ADA)
+    answer = await ada.api.get(path, headers=bearer(ada))
+    assert answer.status_code == 404
+    assert ada.person.email not in answer.text

@@ -10,7 +10,13 @@ from sqlalchemy import update
 from broker.adapters.store.schema import principals
 from broker.settings import Settings
 from tests.web.conftest import ORIGIN, Running, running
-from tests.web.journeys import bearer, enrolled_browser, logged_in_admin, logged_in_person
+from tests.web.journeys import (
+    POLICY,
+    bearer,
+    enrolled_browser,
+    logged_in_admin,
+    logged_in_person,
+)
 from tests.web.people import ADA, ADMIN, Browser, field_of, query_of, text_of
 
 PENDING_REACHES = {"/mfa", "/mfa/enroll", "/mfa/recover", "/signout"}
@@ -372,3 +378,15 @@ async def test_the_style_sheet_is_cached_for_ever_under_its_hash(broker: Running
     assert sheet.headers["cache-control"] == "public, max-age=31536000, immutable"
     for name in ("broker.css", "broker.0000000000000000.css", "..%2fparts.py", "%2e%2e/parts.py"):
         assert (await client.get(f"/static/{name}")).status_code == 404
+
+
+async def test_a_role_without_a_description_is_shown_with_its_account(broker: Running) -> None:
+    admin = await logged_in_admin(broker)
+    undescribed = POLICY.replace("    description: Read one dataset\n", "")
+    assert undescribed != POLICY
+    applied = await admin.api.put("/v1/access", content=undescribed, headers=bearer(admin))
+    assert applied.status_code == 200, applied.text
+    ada = await enrolled_browser(broker, ADA)
+    home = await ada.get("/")
+    assert home.status_code == 200
+    assert "Production" in home.text
