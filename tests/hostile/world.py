@@ -14,6 +14,7 @@ import json
 import os
 import re
 import sqlite3
+import ssl
 import subprocess
 import sys
 import threading
@@ -35,6 +36,8 @@ from tests.e2e.processes import Process, free_port
 from tests.oidc.conftest import HostileProvider, b64
 
 T = TypeVar("T")
+# Made once: reading the certificate authorities for each client would be most of the time.
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 POLICY = """\
 version: 1
@@ -312,6 +315,20 @@ class World:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def client_command(self, *words: str) -> str:
+        """What a command of the client says, which must succeed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "broker.entry", *words],
+            capture_output=True,
+            text=True,
+            env={"PATH": os.environ["PATH"], "BROKER_HOME": str(self.folder / "home")},
+            cwd=self.folder,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
     def log(self) -> str:
         return "".join(server.output() for server in self.servers)
 
@@ -326,6 +343,7 @@ class World:
             headers={"x-forwarded-for": address},
             trust_env=False,
             timeout=30,
+            verify=_NO_TLS,
         )
         self._clients.append(client)
         return client
