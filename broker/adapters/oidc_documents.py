@@ -47,6 +47,7 @@ class Metadata:
     scopes_supported: frozenset[str]
     token_endpoint_auth_methods: frozenset[str]
     sends_iss: bool  # RFC 9207: the callback must name the issuer
+    id_token_algorithms: frozenset[str]  # what it says it signs with; empty where it says nothing
 
 
 class Renewing(Generic[T]):
@@ -143,6 +144,10 @@ class ProviderDocuments:
         """Raises FetchFailed."""
         return await self._metadata.get()
 
+    async def keys(self) -> VerificationKeys:
+        """The usable ones, at least one. Raises FetchFailed."""
+        return await self._keys.get()
+
     async def key(self, key_id: str | None, algorithm: str) -> VerificationKey:
         """The issuer's key for a token's header; fetched anew, within limits, if not known.
 
@@ -220,6 +225,7 @@ def parse_metadata(document: Mapping[str, object], issuer: str) -> Metadata:
         # The default of the specification.
         token_endpoint_auth_methods=methods or frozenset({"client_secret_basic"}),
         sends_iss=document.get("authorization_response_iss_parameter_supported") is True,
+        id_token_algorithms=_strings(document.get("id_token_signing_alg_values_supported")),
     )
 
 

@@ -109,23 +109,26 @@ class _Judge:
 
     def verdict(self) -> Verdict:
         judgements = list(self._everybody())
-        open_questions: list[str] = []
-        allowed = self._allows(_ASSUME, self.keys)
-        if allowed is False:
-            judgements.append(self._refusal(_ASSUME))
-        else:
+        if not any(self._about(_ASSUME, allow=True)):
+            return Verdict((*judgements, self._not_named()), ())
+        if self._allows(_ASSUME, self.keys) is not False:
             judgements += self._closeness()
             judgements += self._external_id()
+        open_questions: list[str] = []
+        told: set[Clause] = set()
         for action in (_ASSUME, *self._others()):
             allowed = self._allows(action, self.keys)
-            if allowed is False and action != _ASSUME and self._named_at_all():
-                judgements.append(self._refusal(action))
-            elif allowed is None:
+            if allowed is None:
                 open_questions.append(self._depends(action))
+            elif allowed is False:
+                # One statement may fail several actions by one condition.
+                clause = self._failing(action)
+                if clause is None or clause not in told:
+                    judgements.append(self._refusal(action, clause))
+                told |= {clause} if clause is not None else set()
         if not self._settled_by_trust():
             open_questions.append("the broker's own policies")
-        # One statement may fail several actions alike.
-        return Verdict(tuple(dict.fromkeys(judgements)), tuple(dict.fromkeys(open_questions)))
+        return Verdict(tuple(judgements), tuple(dict.fromkeys(open_questions)))
 
     def _others(self) -> tuple[str, ...]:
         """A session that comes over a hop carries its tags and source identity along."""
@@ -183,9 +186,6 @@ class _Judge:
         ]
         return max(holding, default=_Named.NOT)
 
-    def _named_at_all(self) -> bool:
-        return any(self._about(_ASSUME, allow=True))
-
     # What is said of it.
 
     def _everybody(self) -> Iterator[Judgement]:
@@ -237,25 +237,32 @@ class _Judge:
                 _paste(self.role_name),
             )
 
-    def _refusal(self, action: str) -> Judgement:
-        """Why the action is not allowed: the statement that comes nearest, and what fails in it."""
-        for statement in self._about(action, allow=False):
-            if _all_hold(statement.clauses, self.keys) is True:
-                message = f"a Deny statement of the trust policy refuses {action} to the broker"
-                return Judgement(Level.FAIL, message, "remove it, or except the broker from it")
+    def _failing(self, action: str) -> Clause | None:
+        """The condition that fails, of the statement that comes nearest to allowing the action;
+        None where no statement would, or one denies it.
+        """
+        if self._denied(action):
+            return None
         failing = [
             [clause for clause in statement.clauses if holds(clause, self.keys) is False]
             for statement in self._about(action, allow=True)
         ]
-        if failing:
-            return self._condition(action, min(failing, key=len)[0])
-        if action == _ASSUME:
-            return self._not_named()
-        return Judgement(
-            Level.FAIL,
-            f"the trust policy does not allow {action} to the broker",
-            _paste(self.role_name),
+        return min(failing, key=len)[0] if failing else None
+
+    def _denied(self, action: str) -> bool:
+        return any(
+            _all_hold(statement.clauses, self.keys) is True
+            for statement in self._about(action, allow=False)
         )
+
+    def _refusal(self, action: str, clause: Clause | None) -> Judgement:
+        if self._denied(action):
+            message = f"a Deny statement of the trust policy refuses {action} to the broker"
+            return Judgement(Level.FAIL, message, "remove it, or except the broker from it")
+        if clause is not None:
+            return self._condition(action, clause)
+        message = f"the trust policy does not allow {action} to the broker"
+        return Judgement(Level.FAIL, message, _paste(self.role_name))
 
     def _not_named(self) -> Judgement:
         named = [

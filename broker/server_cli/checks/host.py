@@ -1,0 +1,88 @@
+"""What the settings and the files on this host say: no network."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from broker.adapters.sealing import FileKeyRing
+from broker.adapters.signing import SigningKeys
+from broker.errors import StartupError
+from broker.identity.totp import Enrolment
+from broker.server_cli.checks.check import Check, fail, ok, warn
+from broker.settings import Settings, is_loopback
+
+
+def host_checks(settings: Settings) -> Iterator[Check]:
+    yield _address(settings)
+    yield _proxies(settings)
+    yield _keys("sealing keys", settings.keys.sealing_path, FileKeyRing.load)
+    yield _keys("signing keys", settings.keys.signing_path, SigningKeys.load)
+    yield _enrolment(settings)
+    if not settings.oidc:
+        yield fail(
+            "providers",
+            "no OpenID provider is set, so nobody can sign in",
+            "add an [[oidc]] section with name, issuer, client_id and client_secret_file",
+        )
+
+
+def _address(settings: Settings) -> Check:
+    url = settings.server.public_url
+    if is_loopback(urlsplit(url).hostname):
+        return warn(
+            "public url",
+            f"{url} reaches this machine alone",
+            'set [server] public_url = "https://..." to what people\'s browsers open',
+        )
+    return ok("public url", url)
+
+
+def _proxies(settings: Settings) -> Check:
+    """The broker speaks http: behind an https address something else ends TLS."""
+    server = settings.server
+    if server.public_url.startswith("https://") and not server.trusted_proxies:
+        return warn(
+            "trusted proxies",
+            "none is set: every request will seem to come from the proxy that ends TLS, for "
+            "networks conditions, limits and the record",
+            "set [server] trusted_proxies to the proxy's addresses",
+        )
+    networks = ", ".join(str(network) for network in server.trusted_proxies) or "none"
+    return ok("trusted proxies", networks)
+
+
+def _keys(name: str, path: Path, load: Callable[[Path], object]) -> Check:
+    try:
+        mode = path.stat().st_mode
+        folder = path.parent.stat().st_mode
+    except OSError as fault:
+        return fail(
+            name,
+            f"{path}: {fault.strerror}",
+            "restore it from your backup; on a new installation `broker migrate` makes it",
+        )
+    if stat.S_ISREG(mode) and mode & 0o077:
+        found = f"{path} has mode {stat.S_IMODE(mode):04o}: others can read it"
+        return fail(name, found, f"chmod 600 {path}")
+    try:
+        load(path)
+    except StartupError as fault:
+        cure = "restore it from your backup, readable for the user that runs the broker alone"
+        return fail(name, str(fault), cure)
+    if folder & 0o022:
+        found = f"{path.parent} can be written by others, who could put another file there"
+        return warn(name, found, f"chmod go-w {path.parent}")
+    return ok(name, f"{path}, mode {stat.S_IMODE(mode):04o}")
+
+
+def _enrolment(settings: Settings) -> Check:
+    if settings.mfa.enrolment is Enrolment.OPEN:
+        return warn(
+            "enrolment",
+            "open: whoever has a person's first factor alone can enrol their second, until they do",
+            'set [mfa] enrolment = "invited", and give out codes with `broker enrol-code`',
+        )
+    return ok("enrolment", "invited: a first second factor takes a code from an admin")
