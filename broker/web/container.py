@@ -32,6 +32,9 @@ PATH = "/v1/container/{role}"
 
 async def container(request: Request) -> Response:
     parts = parts_of(request)
+    if request.method != "GET":
+        # Starlette routes HEAD with GET; here it would issue credentials that nobody receives.
+        return _json(405, {"code": "invalid_request", "message": "Only GET is served here."})
     try:
         issued = await _issue(request)
     except BrokerError as refusal:
@@ -62,8 +65,10 @@ async def _issue(request: Request) -> Issued:
     )
     if who.role is not None and who.role != asked.role:
         raise NotFound("This token is for another role.")
-    who = await _as_of_now(request, who)
     async with parts.in_flight.turn(who.token_hash):
+        # Looked up anew: minutes may pass in line, and a right that went meanwhile is gone.
+        who = await authenticate(parts.sessions, bearer(header) or header, CONTAINER)
+        who = await _as_of_now(request, who)
         return await issue_as(
             request,
             asked,
@@ -96,3 +101,34 @@ def _json(status: int, body: dict[str, object]) -> Response:
         media_type="application/json",
         headers={"cache-control": "no-store"},
     )
+
+
+# What /openapi.json says of the route, which FastAPI does not see.
+OPERATION: dict[str, object] = {
+    "tags": ["credentials"],
+    "summary": "Get credentials as AWS SDKs fetch them from a container endpoint",
+    "operationId": "container",
+    "parameters": [
+        {"name": "role", "in": "path", "required": True, "schema": {"type": "string"}},
+    ],
+    "responses": {
+        "200": {
+            "description": "Issued and recorded",
+            "content": {
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["AccessKeyId", "SecretAccessKey", "Token", "Expiration"],
+                        "properties": {
+                            "AccessKeyId": {"type": "string"},
+                            "SecretAccessKey": {"type": "string"},
+                            "Token": {"type": "string"},
+                            "Expiration": {"type": "string", "format": "date-time"},
+                            "AccountId": {"type": "string"},
+                        },
+                    }
+                }
+            },
+        }
+    },
+}

@@ -16,6 +16,7 @@ from broker.errors import BrokerError
 from broker.web import (
     access,
     access_changes,
+    access_try,
     audit,
     audit_proof,
     ci,
@@ -38,6 +39,7 @@ from broker.web import (
     users,
 )
 from broker.web.address import Network
+from broker.web.direct import Direct
 from broker.web.middleware import BodyLimit, Edge, ResponseHeaders
 from broker.web.problems import on_broker_error, on_http_exception, on_validation_error
 from broker.web.render import Pages, static_file
@@ -60,11 +62,8 @@ def build(lifespan: Lifespan, *, trusted_proxies: Sequence[Network], https: bool
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.pages = Pages.load()
-    # First in the list, so that the hot path is matched first.
-    app.router.routes.insert(
-        0, Route(credentials.PATH, credentials.credentials, methods=["POST"], name="credentials")
-    )
     app.router.routes += [
+        Route(credentials.PATH, credentials.credentials, methods=["POST"], name="credentials"),
         Route(ci.PATH, ci.ci_credentials, methods=["POST"], name="ci_credentials"),
         Route(container.PATH, container.container, methods=["GET"], name="container"),
     ]
@@ -77,6 +76,7 @@ def build(lifespan: Lifespan, *, trusted_proxies: Sequence[Network], https: bool
         audit_proof,
         access,
         access_changes,
+        access_try,
         trust_policy,
         people,
         users,
@@ -99,6 +99,7 @@ def build(lifespan: Lifespan, *, trusted_proxies: Sequence[Network], https: bool
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     # The last added is the outermost.
+    app.add_middleware(Direct, posts={credentials.PATH: credentials.credentials})
     app.add_middleware(BodyLimit)
     app.add_middleware(Edge, trusted_proxies=trusted_proxies)
     app.add_middleware(ResponseHeaders, https=https)
@@ -113,6 +114,7 @@ def _openapi(app: FastAPI) -> dict[str, object]:
         )
         schema["paths"][credentials.PATH] = {"post": credentials.OPERATION}
         schema["paths"][ci.PATH] = {"post": ci.CI_OPERATION}
+        schema["paths"][container.PATH] = {"get": container.OPERATION}
         _describe(schema)
         app.openapi_schema = schema
     return app.openapi_schema

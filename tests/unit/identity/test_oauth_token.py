@@ -155,15 +155,15 @@ async def test_a_refused_refresh_looks_the_same_whatever_the_cause(outcome):
         await refresh_tokens(fake_store((outcome, None)), Refresh(REFRESH), **CALLER)
 
 
-async def test_revoking_takes_access_and_refresh_tokens_alone():
+async def test_revoking_takes_what_clients_hold_and_no_browser_s_cookie():
     store = fake_store()
-    access = Token.new(TokenKind.ACCESS)
+    access, job = Token.new(TokenKind.ACCESS), Token.new(TokenKind.JOB)
     base = [("client_id", "broker-cli")]
-    for text in (access.text, REFRESH.text):
+    for text in (access.text, REFRESH.text, job.text):
         await revoke(store, [*base, ("token", text)], **CALLER)
-    for text in ("nonsense", Token.new(TokenKind.BROWSER).text, Token.new(TokenKind.JOB).text):
+    for text in ("nonsense", Token.new(TokenKind.BROWSER).text):
         await revoke(store, [*base, ("token", text)], **CALLER)
-    assert [token for token, _ in store.calls] == [access, REFRESH]
+    assert [token for token, _ in store.calls] == [access, REFRESH, job]
     with pytest.raises(OAuthError, match="invalid_client"):
         await revoke(store, [("token", access.text)], **CALLER)
     with pytest.raises(OAuthError, match="invalid_request"):
