@@ -107,7 +107,7 @@ async def test_entry_bundles_are_for_auditors_and_hash_to_the_tiles(broker: Runn
         ("/v1/audit/tile/9999/000", 404),
         ("/v1/audit/tile/../records", 401),
         ("/v1/audit/tile/%2e%2e/records", 404),
-        ("/v1/audit/tile/entries%2f000.p/1", 401),
+        ("/v1/audit/tile/entries%2f000.p/1", 404),
         ("/v1/audit/proof/inclusion?seq=1&size=999", 404),
         ("/v1/audit/proof/inclusion?seq=0&size=1", 422),
         ("/v1/audit/proof/inclusion?seq=2&size=1", 404),
