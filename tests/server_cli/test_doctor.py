@@ -244,14 +244,14 @@ def test_who_the_broker_is_at_aws(host: Host) -> None:
     report = host.doctor()
     assert report.code == 1
     assert report.wrong() == [
-        ("fail", "aws aws"),
-        ("fail", "aws aws-cn"),
-        ("fail", "aws aws-us-gov"),
+        ("fail", "aws identity"),
+        ("fail", "aws-cn identity"),
+        ("fail", "aws-us-gov identity"),
     ]
-    assert "no connection to 127.0.0.1" in report.of("aws aws")["message"]
-    assert "AWS_CA_BUNDLE" in report.of("aws aws")["cure"]
-    assert "root user" in report.of("aws aws-cn")["message"]
-    assert "InvalidClientTokenId" in report.of("aws aws-us-gov")["message"]
+    assert "no connection to 127.0.0.1" in report.of("aws identity")["message"]
+    assert "AWS_CA_BUNDLE" in report.of("aws identity")["cure"]
+    assert "root user" in report.of("aws-cn identity")["message"]
+    assert "InvalidClientTokenId" in report.of("aws-us-gov identity")["message"]
     assert "canary" not in report.out + report.err
 
 
@@ -280,22 +280,22 @@ def test_no_credentials_and_settings_that_do_not_fit(host: Host) -> None:
     report = host.doctor()
     assert report.code == 1
     assert report.wrong() == [
-        ("fail", "aws aws"),
-        ("fail", "aws aws-cn"),
-        ("fail", "aws aws-us-gov"),
+        ("fail", "aws identity"),
+        ("fail", "aws-cn identity"),
+        ("fail", "aws-us-gov identity"),
     ]
-    assert "no AWS credentials" in report.of("aws aws")["message"]
-    assert "IAM role" in report.of("aws aws")["cure"]
-    assert "partition aws, not aws-cn" in report.of("aws aws-cn")["message"]
-    assert "chained = false" in report.of("aws aws-us-gov")["message"]
+    assert "no AWS credentials" in report.of("aws identity")["message"]
+    assert "IAM role" in report.of("aws identity")["cure"]
+    assert "partition aws, not aws-cn" in report.of("aws-cn identity")["message"]
+    assert "chained = false" in report.of("aws-us-gov identity")["message"]
 
 
 def test_aws_finds_this_clock_wrong(host: Host) -> None:
     host.aws.faults.clock_offset = 3600
     report = host.doctor()
     assert report.code == 1
-    assert report.wrong() == [("fail", "aws aws"), ("warn", "role data-reader")]
-    assert "NTP" in report.of("aws aws")["cure"]
+    assert report.wrong() == [("fail", "aws identity"), ("warn", "role data-reader")]
+    assert "NTP" in report.of("aws identity")["cure"]
     assert "not checked" in report.of("role data-reader")["message"]
 
 
@@ -316,12 +316,12 @@ def test_everything_hangs_and_it_ends_all_the_same(host: Host) -> None:
     assert report.code == 1
     assert report.wrong() == [
         ("fail", "provider corp"),
-        ("fail", "aws aws"),
-        ("fail", "aws aws-cn"),
+        ("fail", "aws identity"),
+        ("fail", "aws-cn identity"),
         ("warn", "role data-reader"),
     ]
     assert "no answer in time" in report.of("provider corp")["message"]
-    assert "did not answer within 10 s" in report.of("aws aws-cn")["message"]
+    assert "did not answer within 10 s" in report.of("aws-cn identity")["message"]
 
 
 def test_a_policy_file_that_does_not_read(host: Host, tmp_path: Path) -> None:

@@ -98,8 +98,8 @@ def test_a_user_in_the_roles_account_is_judged_by_reading_alone(host: Host) -> N
     host.aws.put_role(READER, trust(statement(principal=user.arn, **WITH_ID)), 4 * 3600)
     report = host.doctor()
     assert report.code == 0
-    assert report.wrong() == [("warn", "aws aws")]
-    assert "long-term keys" in report.of("aws aws")["message"]
+    assert report.wrong() == [("warn", "aws identity")]
+    assert "long-term keys" in report.of("aws identity")["message"]
     assert (
         "lets the broker in, as its trust policy says" in report.of("role data-reader")["message"]
     )

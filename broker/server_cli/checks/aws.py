@@ -62,11 +62,11 @@ async def footing_in(aws: Aws) -> AsyncIterator[Footing]:
 
 async def identity_checks(footing: Footing) -> list[Check]:
     """Fills in the footing's identity."""
-    return await within(_SECONDS, _name(footing), _checks(footing), cure=_REACH)
+    return await within(_SECONDS, _name(footing.aws), _checks(footing), cure=_REACH)
 
 
 async def _checks(footing: Footing) -> list[Check]:
-    name, partition = _name(footing), footing.aws.partition
+    name, partition = _name(footing.aws), footing.aws.partition
     before = datetime.now(UTC)
     try:
         identity = await footing.sts.identify(partition)
@@ -75,7 +75,7 @@ async def _checks(footing: Footing) -> list[Check]:
     ours = before + (datetime.now(UTC) - before) / 2
     checks = [_identity(footing, name, identity)]
     if identity.answered_at is not None:
-        checks.append(clock(f"{name} clock", "AWS STS", identity.answered_at, ours))
+        checks.append(clock(f"{partition} clock", "AWS STS", identity.answered_at, ours))
     return checks
 
 
@@ -121,9 +121,10 @@ def _failed(name: str, failure: StsFailure) -> Check:
     return fail(name, said, failure.error.detail)
 
 
-def _name(footing: Footing) -> str:
-    return f"aws {footing.aws.partition}"
+def _name(aws: Aws) -> str:
+    """`aws identity`, `aws-cn identity`."""
+    return f"{aws.partition} identity"
 
 
 def unusable(aws: Aws, fault: StartupError) -> list[Check]:
-    return [fail(f"aws {aws.partition}", str(fault), "correct AWS_CA_BUNDLE")]
+    return [fail(_name(aws), str(fault), "correct AWS_CA_BUNDLE")]

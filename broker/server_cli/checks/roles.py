@@ -26,7 +26,7 @@ from broker.server_cli.checks.check import Check, fail, ok, warn, within
 from broker.server_cli.checks.refusal import refused_call
 
 ROLE_SECONDS = 60.0
-_SLOW = "run `broker doctor` again; what hangs shows in the aws checks"
+_SLOW = "run `broker doctor` again; what hangs shows in the checks above"
 
 
 @dataclass(slots=True)
@@ -54,7 +54,13 @@ async def role_checks(role: Role, footings: Mapping[str, Footing], *, may_try: b
         cure = f'add an [[aws]] section with partition = "{role.account.partition}"'
         return [fail(name, f"no [[aws]] is set for partition {role.account.partition}", cure)]
     if footing.identity is None:
-        return [warn(name, "not checked: who the broker is at AWS is not known", "see aws above")]
+        return [
+            warn(
+                name,
+                "not checked: who the broker is at AWS is not known",
+                f"see {role.account.partition} identity above",
+            )
+        ]
     checks = _checks(name, role, footing, footing.identity, may_try=may_try)
     return await within(ROLE_SECONDS, name, checks, cure=_SLOW)
 
