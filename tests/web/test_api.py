@@ -80,7 +80,8 @@ async def test_every_v1_route_wants_a_token_that_is_live_and_of_the_right_kind(
         path = path.replace("{issuance_id}", "iss-abc").replace("{path:path}", "000.p/1")
         for header in presented:
             headers = {} if header is None else {"authorization": header}
-            answer = await ada.api.request(method, path, headers=headers)
+            body = {"role": "data-reader"} if path == ci.PATH else None
+            answer = await ada.api.request(method, path, headers=headers, json=body)
             status, code = problem(answer)
             assert status == 401, (method, path, header)
             # What is no token of ours may be a CI platform's there, and is refused as such.
