@@ -48,6 +48,7 @@ _COMMANDS = {
     "access changes": ("access_changes", "access policies that wait for another admin"),
     "access approve": ("access_changes", "approve one that another admin proposed (admins)"),
     "access withdraw": ("access_changes", "withdraw one that waits (admins)"),
+    "access try": ("access_try", "what the policy makes of a CI job's token"),
     "access export": ("access", "the access policy in force"),
     "access trust-policy": ("trust_policy", "what to paste into AWS for a role (admins)"),
     "audit tail": ("audit", "show the newest audit records"),
