@@ -12,6 +12,7 @@ from sqlalchemy import update
 
 from broker.adapters.store.engine import Database
 from broker.adapters.store.schema import principals
+from broker.identity.sessions import Token
 from tests.ci.conftest import World
 from tests.ci.issuer import PLATFORMS, policy_text, rsa_key
 from tests.web.journeys import bearer, logged_in_admin, logged_in_person
@@ -307,3 +308,25 @@ async def test_an_admin_sees_the_jobs_as_any_issuance(world: World) -> None:
     admin = await logged_in_admin(world.broker)
     listed = (await admin.api.get("/v1/issuances", headers=bearer(admin))).json()
     assert listed["issuances"][0]["principal_id"].startswith("w-")
+
+
+async def test_head_issues_nothing(world: World) -> None:
+    token = await world.job_token()
+    answer = await world.client.head("/v1/container/reader", headers={"authorization": token})
+    assert answer.status_code == 405
+    assert await world.records("issuance.requested") == []
+
+
+async def test_a_right_that_went_while_waiting_in_line_is_gone(world: World) -> None:
+    token = await world.job_token()
+    held = Token.parse(token)
+    assert held is not None
+    async with world.broker.app.state.parts.in_flight.turn(held.hash):
+        waiting = asyncio.create_task(
+            world.client.get("/v1/container/reader", headers={"authorization": token})
+        )
+        await asyncio.sleep(0)
+        revoked = await world.client.post("/oauth/revoke", data={"token": token})
+        assert revoked.status_code == 200
+    assert (await waiting).status_code == 401
+    assert await world.records("issuance.requested") == []

@@ -10,9 +10,9 @@ from broker.audit.verify import export_line
 from tests.hostile.world import Person, World, problem
 
 
-@pytest.fixture(scope="module")
-def ada(_world: World) -> Person:
-    return _world.person("audit-ada", "analysts")
+@pytest.fixture
+def ada(world: World) -> Person:
+    return world.resident("audit-ada", "analysts")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def verified(world: World) -> bool:
 
 
 def test_flood_of_denials(world: World, ada: Person) -> None:
-    """Five hundred refusals of two kinds, to hide one of a third: the log grows by the first of
+    """Three hundred refusals of two kinds, to hide one of a third: the log grows by the first of
     each kind in each minute, and the third is there."""
     seq = world.head()
     for number in range(300):
@@ -163,7 +163,7 @@ def test_queries_that_break_readers(world: World, query: str) -> None:
     """Numbers, times and names at the edge of what a database takes: a refusal or an empty
     list, never a crash."""
     answer = world.admin.api("GET", f"/v1/audit/records?{query}")
-    assert answer.status_code in (200, 422), (answer.status_code, answer.text)
+    assert answer.status_code in (200, 400, 422), (answer.status_code, answer.text)
     if answer.status_code == 200 and "principal" in query:
         assert answer.json()["records"] == []
 

@@ -10,9 +10,9 @@ from broker.devstack.aws.faults import Fault
 from tests.hostile.world import Person, World, problem
 
 
-@pytest.fixture(scope="module")
-def ada(_world: World) -> Person:
-    return _world.person("issue-ada", "analysts")
+@pytest.fixture
+def ada(world: World) -> Person:
+    return world.resident("issue-ada", "analysts")
 
 
 def untouched(world: World, who: Person, **body: Any) -> tuple[int, str]:

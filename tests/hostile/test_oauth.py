@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -20,9 +21,9 @@ from tests.hostile.world import (
 )
 
 
-@pytest.fixture(scope="module")
-def ada(_world: World) -> Person:
-    return _world.person("oauth-ada", "analysts")
+@pytest.fixture
+def ada(world: World) -> Person:
+    return world.resident("oauth-ada", "analysts")
 
 
 @pytest.mark.parametrize(
@@ -264,7 +265,7 @@ def test_refresh_by_many_at_once(world: World) -> None:
     assert len(alive) <= 1
 
 
-TOKEN_KINDS = {
+TOKEN_KINDS: dict[str, Callable[[Person], str]] = {
     "refresh token": lambda who: who.refresh_token,
     "cookie": lambda who: who.http.cookies["broker_session"],
     "authorization code": lambda who: who.authorization_code(),

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc.jwk import RSAKey
 
@@ -41,8 +42,8 @@ def refused(world: World, answer: httpx.Response, before: dict[str, str], seq: i
 
 @pytest.mark.parametrize(
     "query",
-    [{}, {"state": ""}, {"state": "A" * 43}, {"state": "é"}, {"state": "\x00"}],
-    ids=["missing", "empty", "made up", "not ASCII", "NUL"],
+    [{}, {"state": ""}, {"state": "A" * 43}, {"state": "é"}],
+    ids=["missing", "empty", "made up", "not ASCII"],
 )
 def test_state_missing_or_altered(world: World, query: dict[str, str]) -> None:
     """A callback whose state is missing or changed, as a forged link would have it."""
@@ -215,8 +216,11 @@ def _hs256(claims: dict[str, Any], secret: bytes) -> str:
     return f"{signing_input}.{b64(hmac.digest(secret, signing_input.encode(), 'sha256'))}"
 
 
-_PUBLIC = ec_key(1).raw_value.public_key()
-_PEM = _PUBLIC.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+_PEM = (
+    ec.derive_private_key(1, ec.SECP256R1())
+    .public_key()
+    .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+)
 
 
 def _body(claims: dict[str, Any], old: str, new: str) -> bytes:
@@ -287,7 +291,7 @@ def test_no_kid_with_several_keys(world: World) -> None:
     assert reason == "the ID token is refused: several keys of the issuer fit the token's header"
 
 
-def test_a_thousand_unknown_kids(world: World) -> None:
+def test_ever_new_unknown_kids(world: World) -> None:
     """Tokens with ever new key ids must not turn into as many requests for keys."""
     world.sign_in("kids", "other")
     idp = world.providers["other"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -21,9 +22,9 @@ def mfa_time(world: World, who: Person) -> object:
     return world.rows("SELECT max(mfa_time) FROM login_sessions WHERE principal_id = ?", who.id)
 
 
-@pytest.fixture(scope="module")
-def ada(_world: World) -> Person:
-    return _world.person("totp-ada")
+@pytest.fixture
+def ada(world: World) -> Person:
+    return world.resident("totp-ada")
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +60,7 @@ def test_code_of_another_time(world: World, ada: Person, steps: int) -> None:
 
 WIDE = str.maketrans("0123456789", "".join(chr(0xFF10 + n) for n in range(10)))
 ARABIC = str.maketrans("0123456789", "".join(chr(0x0660 + n) for n in range(10)))
-SPELT = {
+SPELT: dict[str, Callable[[str], str]] = {
     "full-width digits": lambda code: code.translate(WIDE),
     "Arabic digits": lambda code: code.translate(ARABIC),
     "one full-width digit": lambda code: code[:5] + code[5].translate(WIDE),

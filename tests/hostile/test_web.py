@@ -19,26 +19,28 @@ from tests.hostile.world import Person, World, field_of, problem
 CHROMIUM = Path("/usr/bin/chromium")
 
 
-@pytest.fixture(scope="module")
-def ada(_world: World) -> Person:
-    return _world.person("web-ada", "analysts")
+@pytest.fixture
+def ada(world: World) -> Person:
+    return world.resident("web-ada", "analysts")
 
 
 # --- forms of other sites --------------------------------------------------------------------
 
 FORMS = ["/mfa", "/mfa/enroll", "/mfa/recover", "/signout", "/oauth/authorize"]
-FOREIGN = {
-    "no token": ({}, {}),
-    "empty token": ({"csrf_token": ""}, {}),
-    "made-up token": ({"csrf_token": "A" * 43}, {}),
-    "token not ASCII": ({"csrf_token": "\u00e9" * 43}, {}),
-    "foreign Origin": ({"csrf_token": ...}, {"origin": "https://evil.example"}),
-    "null Origin": ({"csrf_token": ...}, {"origin": "null"}),
-    "empty Origin": ({"csrf_token": ...}, {"origin": ""}),
-    "Origin with our port elsewhere": ({"csrf_token": ...}, {"origin": "http://127.0.0.1"}),
-    "Origin of https": ({"csrf_token": ...}, {"origin": "https"}),
-    "cross-site fetch": ({"csrf_token": ...}, {"sec-fetch-site": "cross-site"}),
-    "same-site fetch": ({"csrf_token": ...}, {"sec-fetch-site": "same-site"}),
+OURS = "ours"
+# The csrf_token sent, and headers beside it.
+FOREIGN: dict[str, tuple[str | None, dict[str, str]]] = {
+    "no token": (None, {}),
+    "empty token": ("", {}),
+    "made-up token": ("A" * 43, {}),
+    "token not ASCII": ("\u00e9" * 43, {}),
+    "foreign Origin": (OURS, {"origin": "https://evil.example"}),
+    "null Origin": (OURS, {"origin": "null"}),
+    "empty Origin": (OURS, {"origin": ""}),
+    "Origin without our port": (OURS, {"origin": "http://127.0.0.1"}),
+    "Origin a word": (OURS, {"origin": "https"}),
+    "cross-site fetch": (OURS, {"sec-fetch-site": "cross-site"}),
+    "same-site fetch": (OURS, {"sec-fetch-site": "same-site"}),
 }
 
 
@@ -46,11 +48,12 @@ FOREIGN = {
 @pytest.mark.parametrize("how", FOREIGN)
 def test_form_of_another_site(world: World, ada: Person, path: str, how: str) -> None:
     """A form without this session's token, or sent from another origin, does nothing."""
-    fields, headers = FOREIGN[how]
-    token = ada.csrf() if fields.get("csrf_token") is ... else None
-    sent = {name: token if value is ... else value for name, value in fields.items()}
+    token, headers = FOREIGN[how]
+    fields = {"code": ada.code(1), "decision": "allow"}
+    if token is not None:
+        fields["csrf_token"] = ada.csrf() if token == OURS else token
     before, seq = world.state(), world.head()
-    answer = ada.post(path, {"code": ada.code(1), "decision": "allow", **sent}, headers=headers)  # type: ignore[arg-type]  # every ... is a token by now
+    answer = ada.post(path, fields, headers=headers)
     assert answer.status_code == 403
     assert (world.state(), world.records(seq)) == (before, [])
 
@@ -105,7 +108,7 @@ def test_access_token_after_revocation_on_another_process(world: World) -> None:
 @pytest.mark.parametrize("cookie", ["a" * 8000, "bkb_" + "a" * 42, "bkb_" + "\u00e9" * 43, "'--"])
 def test_cookie_made_up(world: World, cookie: str) -> None:
     """A session cookie that is long, cut, not ASCII or SQL is no session."""
-    headers = {"cookie": f"broker_session={cookie}".encode("latin-1")}
+    headers = {b"cookie": f"broker_session={cookie}".encode("latin-1")}
     assert world.client().get("/", headers=headers).headers["location"].startswith("/login")
 
 
@@ -415,7 +418,12 @@ def test_two_hundred_payloads(world: World, chromium: Any) -> None:
     context.on("request", lambda request: loaded.append(request.url))
     page = context.new_page()
     dialogs: list[str] = []
-    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+
+    def dismiss(dialog: Any) -> None:
+        dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", dismiss)
     try:
         for start in range(0, 200, 50):
             some = PAYLOADS[start : start + 50]

@@ -76,6 +76,7 @@ entitlements:
   - {{role: data-reader, to: {{group: corp/analysts}}, mode: standing, max_duration: 2h}}
   - {{role: by-team, to: {{group: corp/analysts}}, mode: standing}}
 """
+_BY_ITSELF = frozenset({"audit.checkpoint", "audit.suppressed"})
 VERIFIER = "v" * 43
 CHALLENGE = b64(hashlib.sha256(VERIFIER.encode()).digest())
 REDIRECT_URI = "http://127.0.0.1:49152/callback"
@@ -245,6 +246,7 @@ class World:
         self.providers: dict[str, Liar] = {}
         self.servers: list[Process] = []
         self.ports: list[int] = []
+        self._residents: dict[str, Person] = {}
         self._addresses = itertools.count(1)
         self._clients: list[httpx.Client] = []
         self._loop = asyncio.new_event_loop()
@@ -403,6 +405,12 @@ class World:
         who.log_the_terminal_in()
         return who
 
+    def resident(self, subject: str, *groups: str) -> Person:
+        """The same person for every test that asks: made once in a world."""
+        if subject not in self._residents:
+            self._residents[subject] = self.person(subject, *groups)
+        return self._residents[subject]
+
     def forget_steps(self, who: Person) -> None:
         """Some minutes later: no code of now was shown yet, and nobody is locked."""
         self.change("UPDATE factors SET last_step = -1 WHERE principal_id = ?", who.id)
@@ -429,10 +437,10 @@ class World:
         return int(self.rows("SELECT seq FROM audit_head")[0][0])
 
     def records(self, after: int = 0) -> list[dict[str, Any]]:
-        """The log after a sequence number, but for its own checkpoints."""
+        """The log after a sequence number, but for what it writes by itself."""
         found = self.rows("SELECT record FROM audit_records WHERE seq > ? ORDER BY seq", after)
         records = [json.loads(row[0]) for row in found]
-        return [one for one in records if one["type"] != "audit.checkpoint"]
+        return [one for one in records if one["type"] not in _BY_ITSELF]
 
     def state(self) -> dict[str, str]:
         """A digest of each table whose rows are somebody's: equal where nothing changed."""

@@ -86,10 +86,10 @@ async def test_a_cookie_planted_by_a_neighbour_under_a_padded_name_is_not_read(
     assert name == "__Host-broker_session"
     victim = broker.client()
     exact = f"{name}={value}".encode()
-    assert (await victim.get("/", headers={"cookie": exact})).status_code == 200
+    assert (await victim.get("/", headers={b"cookie": exact})).status_code == 200
     for planted in (space + exact, name.encode() + space + b"=" + value.encode()):
-        answer = await victim.get("/", headers={"cookie": planted})
+        answer = await victim.get("/", headers={b"cookie": planted})
         assert answer.headers["location"].startswith("/login"), planted
     # Of two nobody knows which one is the browser's own.
-    twice = await victim.get("/", headers={"cookie": exact + b"; " + exact})
+    twice = await victim.get("/", headers={b"cookie": exact + b"; " + exact})
     assert twice.headers["location"].startswith("/login")
