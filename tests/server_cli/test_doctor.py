@@ -122,7 +122,14 @@ def test_postgresql(host: Host, postgresql_url: str) -> None:
     with_runner(_read_only(postgresql_url))
     report = host.doctor()
     assert report.code == 1
-    assert report.wrong() == [("fail", "database"), ("warn", "access policy")]
+    # The tests' server gives up durability for speed, and its superuser may do anything.
+    assert [found for found in report.wrong() if found[1] != "database durability"] == [
+        ("fail", "database"),
+        ("warn", "access policy"),
+    ]
+    durability = [one for one in report.checks if one["check"] == "database durability"]
+    assert any("fsync=off" in one["message"] for one in durability if one["level"] == "fail")
+    assert any("--app-role" in one["cure"] for one in durability if one["level"] == "warn")
     assert "read alone" in report.of("database")["message"]
     assert "within a minute" in report.of("database clock")["message"]
     assert "broker access apply" in report.of("access policy")["cure"]

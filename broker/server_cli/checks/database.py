@@ -11,6 +11,7 @@ from sqlalchemy import text
 from broker.access.versions import StoredPolicy
 from broker.adapters.migrations import check_schema
 from broker.adapters.store.access import SqlAccessStore
+from broker.adapters.store.durability import examine
 from broker.adapters.store.engine import Database
 from broker.adapters.store.principals import SqlPeople
 from broker.errors import AuditUnavailable, StartupError
@@ -38,7 +39,7 @@ async def database_checks(settings: Settings, stored: Stored) -> list[Check]:
     except StartupError as fault:
         return [fail("database", str(fault), "correct [database] url, or run `broker migrate`")]
     try:
-        return await within(_SECONDS, "database", _checks(database, stored), cure=_REACH)
+        return await within(_SECONDS, "database", _checks(settings, database, stored), cure=_REACH)
     finally:
         await within(_SECONDS, "database", _close(database), cure=_REACH)
 
@@ -56,7 +57,7 @@ def _open(url: str) -> Database:
     return Database.open(url, pool_size=2)
 
 
-async def _checks(database: Database, stored: Stored) -> list[Check]:
+async def _checks(settings: Settings, database: Database, stored: Stored) -> list[Check]:
     name = f"{database.dialect} {database.url.database or ''}".strip()
     try:
         async with database.read() as conn:
@@ -73,6 +74,7 @@ async def _checks(database: Database, stored: Stored) -> list[Check]:
     except StartupError as fault:
         return [*checks, fail("database schema", str(fault), "run `broker migrate`")]
     checks.append(ok("database schema", "this broker's"))
+    checks += await _durable(database, allow_unsafe=settings.audit.allow_unsafe_durability)
     stored.policy = await SqlAccessStore(database).current_policy()
     stored.has_admin = await SqlPeople(database).has_admin()
     stored.read = True
@@ -97,6 +99,20 @@ async def _writable(database: Database, name: str) -> Check:
             "let the broker's user write it, and see whether another process holds a lock",
         )
     return ok("database", f"{name}, reachable and writable")
+
+
+async def _durable(database: Database, *, allow_unsafe: bool) -> list[Check]:
+    """What start-up asks, and refuses or warns of."""
+    name, refused = "database durability", warn if allow_unsafe else fail
+    found = await examine(database)
+    checks = [
+        refused(name, line, "make commits durable: the broker does not start otherwise")
+        for line in found.refusals
+    ]
+    for line in found.warnings:
+        message, _, cure = line.partition(": run ")
+        checks.append(warn(name, message, f"run {cure}"))
+    return checks or [ok(name, "what is committed stays")]
 
 
 def _private(database: Database) -> list[Check]:
