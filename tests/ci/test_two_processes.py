@@ -33,6 +33,7 @@ def configure(folder: Path, url: str) -> Path:
         '[[oidc]]\nname = "corp"\nissuer = "https://idp.test"\nclient_id = "broker"\n'
         f'[keys]\nsealing = "file:{folder}/sealing"\nsigning = "file:{folder}/signing"\n'
         '[[aws]]\nregion = "us-east-1"\nsts_endpoint_url = "http://127.0.0.1:9"\n'
+        "[audit]\nallow_unsafe_durability = true\n"
     )
     return config
 
