@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Header, Path, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from broker.access.grant import (
     Grant,
@@ -28,9 +28,9 @@ from broker.issuance.duration import CLOCK_MARGIN
 from broker.web.gate import ApiCaller, Caller, FreshPrincipal
 from broker.web.paging import DEFAULT_LIMIT, Limit
 from broker.web.people import PRINCIPAL_ID
-from broker.web.suspension import MAX_REASON, Why
+from broker.web.suspension import Why
 from broker.web.users import ANY_PRINCIPAL_ID
-from broker.web.wire import instant
+from broker.web.wire import Moment, instant
 
 router = APIRouter(prefix="/v1/grants", tags=["grants"])
 
@@ -52,10 +52,9 @@ class Granting(Why):
     principal: Annotated[str, Field(pattern=PRINCIPAL_ID)] | None = None
     user: Annotated[str, Field(pattern=_USER)] | None = None
     role: Annotated[str, Field(pattern=_ROLE)]
-    not_before: AwareDatetime | None = None
-    expires_at: AwareDatetime | None = None
+    not_before: Moment | None = None
+    expires_at: Moment | None = None
     duration: Annotated[int, Field(strict=True, ge=1, le=_MAX_SECONDS)] | None = None
-    reason: Annotated[str, Field(max_length=MAX_REASON)]
 
     @field_validator("not_before", "expires_at", mode="before")
     @classmethod

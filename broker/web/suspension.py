@@ -39,6 +39,9 @@ class Why(BaseModel):
     def _says_something(cls, reason: str) -> str:
         if not reason.strip():
             raise ValueError("say why")
+        if not reason.isprintable():
+            # They would forge lines in terminals and logs, and PostgreSQL stores no NUL.
+            raise ValueError("one line without control characters")
         return reason.strip()
 
 

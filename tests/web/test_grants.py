@@ -147,6 +147,9 @@ async def test_the_role_says_how_long_a_grant_may_be(scene: Scene) -> None:
 NO_GRANTS: list[dict[str, Any]] = [
     {"reason": " "},
     {"reason": "x" * 501},
+    {"reason": "on\ncall"},
+    {"reason": "on\x00call"},
+    {"expires_at": "0001-01-01T00:00:00+14:00"},
     {"reason": None},
     {"duration": None},
     {"duration": "3600"},
