@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from broker.adapters.store.schema import login_sessions, principals, tokens
 from broker.audit.record import EventType
-from broker.errors import Suspended
+from broker.errors import AuditUnavailable, Suspended
 from broker.identity.sessions import Refreshed, Token, TokenKind
 from tests.store.stores import Stores
 
@@ -75,6 +76,45 @@ async def test_a_suspended_person_is_told_so_and_only_where_nothing_else_is_wron
         await stores.sessions.authenticate(cookie)
     await stores.change(tokens, tokens.c.hash == other.hash, expires_at=ago(seconds=0))
     assert await stores.sessions.authenticate(other) is None
+
+
+async def test_of_many_who_ask_at_once_each_hears_of_themselves(stores: Stores, ago: Any) -> None:
+    """They may share a query."""
+    logins = {Token.new(TokenKind.BROWSER): f"person{n}" for n in range(40)}
+    for cookie, name in logins.items():
+        await stores.log_in(name, cookie=cookie)
+    suspended, expired = Token.new(TokenKind.BROWSER), Token.new(TokenKind.BROWSER)
+    await stores.suspend((await stores.log_in("mallory", cookie=suspended)).principal.id)
+    await stores.log_in(cookie=expired)
+    await stores.change(tokens, tokens.c.hash == expired.hash, expires_at=ago(seconds=0))
+    nobodies = [expired, Token.new(TokenKind.BROWSER), Token(TokenKind.ACCESS, expired.text)]
+    everybody = [*logins, suspended, *nobodies, *logins]
+    seen = await asyncio.gather(
+        *(stores.sessions.authenticate(token) for token in everybody), return_exceptions=True
+    )
+    told: dict[Token, Any] = dict(zip(everybody, seen, strict=True))
+    assert [told[one].context.principal.subject for one in logins] == list(logins.values())
+    assert isinstance(told[suspended], Suspended)
+    assert [told[one] for one in nobodies] == [None, None, None]
+
+
+async def test_while_the_database_is_out_each_hears_of_it_and_later_callers_are_served(
+    stores: Stores, monkeypatch: Any
+) -> None:
+    cookie = Token.new(TokenKind.BROWSER)
+    await stores.log_in(cookie=cookie)
+    with monkeypatch.context() as outage:
+        for verb in ("driver", "read"):
+            outage.setattr(stores.database, verb, _out)
+        asked = [stores.sessions.authenticate(cookie) for _ in range(5)]
+        seen = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(error) for error in seen] == [AuditUnavailable] * 5
+    assert len(set(map(id, seen))) == 5
+    assert await stores.alive(cookie)
+
+
+def _out() -> None:
+    raise AuditUnavailable(log_detail="out")
 
 
 async def test_an_access_token_lives_15_minutes_and_not_past_its_session(

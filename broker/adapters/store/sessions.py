@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Row, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from broker.adapters.store.authenticate import authenticate
+from broker.adapters.store.authenticate import Lookups
 from broker.adapters.store.engine import Database
 from broker.adapters.store.login_sessions import end_sessions, find_live, store_token
 from broker.adapters.store.principals import lock_person, of_person
@@ -34,10 +34,11 @@ class SqlSessionStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._lookups = Lookups(database)
 
     async def authenticate(self, token: Token) -> Authenticated | None:
         """Raises Suspended where only the suspension stands in the way."""
-        return await authenticate(self._database, token)
+        return await self._lookups.authenticate(token)
 
     async def end_login_session(self, login_session_id: str, event: Event) -> bool:
         """False where it was over already: then nothing is recorded."""
