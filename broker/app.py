@@ -361,7 +361,9 @@ async def _start_sweeping(database: Database, stack: AsyncExitStack) -> None:
 
 
 async def _sweep(database: Database) -> None:
-    """Drop what expired, and record the grants that did. Nothing trusts a row for being there, so being late harms nobody."""
+    """Drop what expired, and record the grants that did. Nothing trusts a row for being there,
+    so being late harms nobody.
+    """
     while True:
         await asyncio.sleep(_SWEEP_EVERY)
         try:

@@ -229,8 +229,8 @@ async def test_who_can_not_be_suspended(scene: Scene) -> None:
     assert problem(unknown) == (404, "not_found")
     not_suspended = await scene.admins("POST", f"/v1/users/{scene.ada_id}/reinstate", reason="x")
     assert problem(not_suspended) == (409, "conflict")
-    refused = ("", "\t", "x" * 501, 1, "a\nb", "a\x00b")
-    for body in ({}, *({"reason": reason} for reason in refused)):
+    reasons = ("", "\t", "x" * 501, 1, "a\nb", "a\x00b")
+    for body in ({}, *({"reason": reason} for reason in reasons)):
         refused = await scene.admins("POST", f"/v1/users/{scene.ada_id}/suspend", **body)
         assert problem(refused) == (422, "invalid_request"), body
     assert (await scene.ask(scene.ada, "GET", "/v1/me")).status_code == 200

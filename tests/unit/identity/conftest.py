@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +14,15 @@ from broker.identity import totp
 from broker.identity.principal import AuthContext, Principal, PrincipalKind
 from broker.identity.second_factor import SecondFactor
 from broker.identity.sessions import Authenticated, Token, TokenKind
-from broker.identity.totp import Attempt, Burned, Enrolment, Factor, Sealed
+from broker.identity.totp import (
+    ENROLMENT_CODE_LIFETIME,
+    Attempt,
+    Burned,
+    Enrolment,
+    Factor,
+    Invitation,
+    Sealed,
+)
 
 ACTOR = Actor("p-aaaaaaaaaaaaaaaa", "person")
 START = datetime(2026, 11, 24, 12, 0, 5, tzinfo=UTC)
@@ -126,6 +135,12 @@ class MemoryFactorStore:
         self.may_enrol.add(login_session_id)
         self.events.append(event)
         return True
+
+    async def create_enrolment_codes(
+        self, invitations: Sequence[Invitation], *, created_by: str
+    ) -> datetime:
+        self.enrolment_codes |= {invitation.code_hash for invitation in invitations}
+        return self.now + ENROLMENT_CODE_LIFETIME
 
     async def reset_factors(self, principal_id: str, event: Event) -> bool:
         self.factors, self.recovery_codes, self.failures = [], set(), 0

@@ -28,11 +28,14 @@ def test_while_suspended_the_time_does_not_matter() -> None:
 
 def test_afterwards_what_was_issued_before_is_denied() -> None:
     lifted = datetime(2026, 11, 24, 12, 0, 1, 1, tzinfo=UTC)
-    [statement] = deny_policy(WHO, lifted)["Statement"]  # type: ignore[misc]
-    assert statement["Condition"] == {
+    condition = {
         "StringEquals": {"aws:SourceIdentity": WHO},
         "DateLessThan": {"aws:TokenIssueTime": "2026-11-24T12:00:02Z"},
     }
+    suspended = deny_policy(WHO)["Statement"]
+    afterwards = deny_policy(WHO, lifted)["Statement"]
+    assert isinstance(suspended, list)
+    assert afterwards == [suspended[0] | {"Condition": condition}]
 
 
 @pytest.mark.parametrize(
