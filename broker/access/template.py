@@ -211,7 +211,7 @@ def _names(tree: object) -> Iterator[str]:
 
 
 def _render(node: object, values: Mapping[str, str]) -> object:
-    if isinstance(node, str):
+    if type(node) is str:  # most leaves, after `_compile`
         return node
     if isinstance(node, dict):
         return {key: _render(child, values) for key, child in node.items()}

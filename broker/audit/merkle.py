@@ -115,9 +115,21 @@ class Growth:
 
     def inclusion(self, index: int) -> tuple[bytes, ...]:
         """The inclusion proof, in the grown tree, of a leaf that was added."""
-        if not self.before.size <= index < self.after.size:
-            raise ValueError(f"leaf {index} was not added here")
-        return fill(inclusion_spans(index, self.after.size), self.nodes)
+        return self.inclusions([index])[index]
+
+    def inclusions(self, indexes: Iterable[int]) -> dict[int, tuple[bytes, ...]]:
+        """The proofs of several. High up they are the same: each hash is made once."""
+        made: dict[Span, bytes] = {}
+        proofs = {}
+        for index in indexes:
+            if not self.before.size <= index < self.after.size:
+                raise ValueError(f"leaf {index} was not added here")
+            spans = inclusion_spans(index, self.after.size)
+            for span in spans:
+                if span not in made:
+                    made[span] = _fold([self.nodes[node] for node in _nodes(*span)])
+            proofs[index] = tuple([made[span] for span in spans])
+        return proofs
 
 
 class TreeBuilder:
