@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
-from ipaddress import ip_address
 
 import msgspec
 from starlette.requests import Request
@@ -25,6 +24,7 @@ from broker.issuance.events import Asking
 from broker.issuance.exchange import still_admitted
 from broker.issuance.issue import Issued, answer, issue
 from broker.issuance.request import CredentialRequest
+from broker.web.address import parse_address
 from broker.web.browser import actor_of
 from broker.web.context import request_context
 from broker.web.current_grants import current_grants
@@ -89,7 +89,7 @@ async def issue_as(
         asked,
         who=who,
         actor=actor,
-        address=None if context.ip is None else ip_address(context.ip),
+        address=None if context.ip is None else parse_address(context.ip),
         policy=policy,
         grants=grants,
         now=now,
