@@ -17,7 +17,7 @@ import boto3
 from botocore.config import Config
 
 
-def _client(port: int, callers: int) -> Any:
+def _client(port: int, callers: int) -> Any:  # noqa: ANN401 - boto3 makes its classes at run time
     return boto3.client(
         "sts",
         region_name="us-east-1",
@@ -28,7 +28,7 @@ def _client(port: int, callers: int) -> Any:
     )
 
 
-def _call(client: Any, task: dict[str, Any]) -> None:
+def _call(client: Any, task: dict[str, Any]) -> None:  # noqa: ANN401 - as above
     client.assume_role(
         RoleArn="arn:aws:iam::111122223333:role/DataReader",
         RoleSessionName="person@example.com-iss-abcdefghijklmnopqrstuvwxyz",

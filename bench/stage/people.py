@@ -38,7 +38,9 @@ roles:
     session_policy:
       Version: "2012-10-17"
       Statement:
-        - {Effect: Allow, Action: ["s3:GetObject"], Resource: "arn:aws:s3:::{{bucket}}/{{prefix}}/*"}
+        - Effect: Allow
+          Action: ["s3:GetObject"]
+          Resource: "arn:aws:s3:::{{bucket}}/{{prefix}}/*"
         - Effect: Allow
           Action: ["s3:ListBucket"]
           Resource: "arn:aws:s3:::{{bucket}}"
@@ -46,7 +48,11 @@ roles:
     tags: {team: analysts}
     transitive_tags: [team]
 entitlements:
-  - {role: data-reader, to: {group: corp/analysts}, mode: standing, max_duration: 2h, require: {mfa_within: 8h}}
+  - role: data-reader
+    to: {group: corp/analysts}
+    mode: standing
+    max_duration: 2h
+    require: {mfa_within: 8h}
 """
 # What the broker sends for REQUEST, for boto3 to send as well.
 SESSION_POLICY = (

@@ -18,7 +18,7 @@ import asyncpg
 class Cluster:
     """Each of its databases is made by `database`."""
 
-    def __init__(self, server: Any) -> None:
+    def __init__(self, server: Any) -> None:  # noqa: ANN401 - pgserver ships no types
         self._server = server
 
     def database(self, name: str) -> str:

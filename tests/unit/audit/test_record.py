@@ -20,6 +20,7 @@ from broker.audit.record import (
     NotStorable,
     Outcome,
     clean,
+    clean_and_prepare,
     clean_text,
     prepare,
     rfc3339,
@@ -92,6 +93,34 @@ def test_a_record_is_the_canonical_json_of_its_members(
             "detail": detail,
         }
     )
+
+
+odd_values = (
+    json_values(hostile_text)
+    | st.floats()
+    | st.integers(2**53 - 2, 2**53 + 1)
+    | st.text("x", min_size=1020, max_size=1030)
+    | st.dictionaries(st.text(max_size=3) | st.integers(), st.booleans())
+)
+
+
+@given(
+    subject=st.dictionaries(st.text(max_size=3), odd_values, max_size=3),
+    detail=st.dictionaries(st.text(max_size=3), odd_values, max_size=3),
+    handle=st.none() | hostile_text | st.text("x", min_size=510, max_size=514),
+)
+def test_the_quick_way_and_the_careful_one_are_the_same(
+    subject: dict[str, Any], detail: dict[str, Any], handle: str | None
+) -> None:
+    made = event(subject=subject, detail=detail, actor=replace(ADA, handle=handle))
+    try:
+        careful = clean(made)
+        expected = careful, prepare(careful)
+    except NotStorable:
+        with pytest.raises(NotStorable):
+            clean_and_prepare(made)
+    else:
+        assert clean_and_prepare(made) == expected
 
 
 @given(subject=json_objects(hostile_text), detail=json_objects(hostile_text), text=hostile_text)
