@@ -9,9 +9,9 @@ from typing import Any
 
 import asyncpg
 import pytest
-from asyncpg.transaction import Transaction
 from sqlalchemy import insert, select, update
 
+from broker.adapters.store import journal_postgresql
 from broker.adapters.store.engine import Database
 from broker.adapters.store.journal import GroupCommitJournal
 from broker.adapters.store.records import AuditRecords, append
@@ -230,16 +230,16 @@ async def test_a_lost_answer_to_commit_is_no_success(
 ) -> None:
     await add_person(postgresql_database)
     asked = intent("iss-1")
-    commit = Transaction.commit
+    commit = journal_postgresql.commit
 
-    async def lost(self: Any) -> None:
-        await commit(self)
+    async def lost(driver: Any) -> None:
+        await commit(driver)
         raise ConnectionResetError("the line broke")
 
     async with running(postgresql_database) as journal:
         await journal.request(asked)
         with monkeypatch.context() as patch:
-            patch.setattr(Transaction, "commit", lost)
+            patch.setattr(journal_postgresql, "commit", lost)
             with pytest.raises(AuditUnavailable):
                 await journal.conclude(outcome(asked))
         assert (await journal.conclude(outcome(asked))).reason == "late"
