@@ -13,7 +13,7 @@ def show(name: str, found: Sequence[dict[str, object]]) -> None:
         place = ":".join([name, *(str(_number(finding, part)) for part in ("line", "column"))])
         print(f"{clean(place)}: {clean(finding.get('level'), 20)}: {clean(finding.get('message'))}")
         if finding.get("instead"):
-            print(f"    write instead: {clean(finding['instead'])}")
+            print(f"    instead: {clean(finding['instead'])}")
 
 
 def has_errors(found: Sequence[dict[str, object]]) -> bool:

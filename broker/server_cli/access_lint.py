@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
             f"{arguments.file}:{finding.line}:{finding.column}: {finding.level}: {finding.message}"
         )
         if finding.instead:
-            print(f"    write instead: {finding.instead}")
+            print(f"    instead: {finding.instead}")
     if any(finding.level == "error" for finding in findings):
         return 1
     print(f"{arguments.file}: no errors")

@@ -157,7 +157,7 @@ def test_findings_name_the_place_and_what_to_write_instead(
     )
     done = cli.inside("access", "plan", str(policy))
     assert done.code == 1
-    assert done.out == (f"{policy}:7:3: error: unknown key \\x1b[31mtag\n    write instead: tags\n")
+    assert done.out == (f"{policy}:7:3: error: unknown key \\x1b[31mtag\n    instead: tags\n")
     assert "invalid_request" in done.err
 
 

@@ -338,7 +338,7 @@ def test_a_policy_file_that_does_not_read(host: Host, tmp_path: Path) -> None:
     assert report.code == 1
     assert report.wrong() == [("fail", "access policy")]
     assert report.of("access policy")["message"].startswith(f"{file}:15:")
-    assert report.of("access policy")["cure"].startswith("write instead: ")
+    assert report.of("access policy")["cure"].startswith("instead: ")
 
 
 def test_a_policy_in_force_that_no_longer_fits_the_settings(host: Host) -> None:

@@ -62,7 +62,7 @@ def _refused(file: Path | None, number: int, refused: PolicyRefused) -> Check:
         cure = "name the providers in the settings as the policy does; the broker does not start"
         return fail(_NAME, f"{message}{first.message}{more}", cure)
     where = f"{file}:{first.line}:{first.column}: "
-    return fail(_NAME, f"{where}{first.message}{more}", f"write instead: {first.instead}")
+    return fail(_NAME, f"{where}{first.message}{more}", f"instead: {first.instead}")
 
 
 def _admins(settings: Settings, stored: Stored, policy: AccessPolicy) -> list[Check]:
