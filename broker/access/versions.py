@@ -118,7 +118,8 @@ class AccessStore(Protocol):
         in by the store).
 
         Raises PreconditionFailed unless the newest version is `expected` (0: none yet), and where
-        `alone` holds no longer: another admin may have signed in since it was judged.
+        `alone` holds no longer: another admin may have signed in since it was judged. Raises
+        Suspended where `applied_by` was suspended since they were let in.
         """
         ...
 
@@ -140,8 +141,8 @@ class ChangeStore(Protocol):
     ) -> PolicyChange:
         """Keep a change for CHANGE_LIFETIME (`subject.change` is filled in by the store).
 
-        Raises PreconditionFailed as `apply_policy` does, and Conflict where the author has
-        MAX_PENDING of them.
+        Raises PreconditionFailed and Suspended as `apply_policy` does, and Conflict where the
+        author has MAX_PENDING of them.
         """
         ...
 
@@ -150,9 +151,9 @@ class ChangeStore(Protocol):
     ) -> StoredPolicy:
         """Put it in force as the author's, with both events. `new` is of the change's text.
 
-        Raises NotFound, SelfApproval for the author, Conflict unless it is pending, and
-        PreconditionFailed where the version it was planned on is no longer the newest: then it
-        stays as it is.
+        Raises NotFound, SelfApproval for the author, Conflict unless it is pending, Suspended for
+        an approver who was suspended since they were let in, and PreconditionFailed where the
+        version it was planned on is no longer the newest: then it stays as it is.
         """
         ...
 

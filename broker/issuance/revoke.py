@@ -79,13 +79,15 @@ class SuspensionStore(Protocol):
 
         `event` is revocation.requested; session.revoked and grant.revoked go with it. Nothing
         is recorded for one who is suspended already. Raises Conflict for the last admin by
-        `policy`, PreconditionFailed where that is not the newest version any more.
+        `policy`, PreconditionFailed where that is not the newest version any more, Suspended
+        where `by` was suspended meanwhile.
         """
         ...
 
-    async def reinstate(self, principal_id: str, *, event: Event) -> Reinstatement | None:
+    async def reinstate(self, principal_id: str, *, by: str, event: Event) -> Reinstatement | None:
         """`event` is revocation.lifted. What was ended stays ended, factors stay. None where
-        there is no such principal; raises Conflict for one who is not suspended.
+        there is no such principal; raises Conflict for one who is not suspended, Suspended
+        where `by` was suspended meanwhile.
         """
         ...
 

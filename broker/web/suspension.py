@@ -145,7 +145,9 @@ async def suspend(caller: FreshAdmin, principal_id: PrincipalId, body: Why) -> S
 async def reinstate(caller: FreshAdmin, principal_id: PrincipalId, body: Why) -> Reinstated:
     """Raises NotFound, and Conflict for one who is not suspended."""
     event = _event(EventType.REVOCATION_LIFTED, caller, reason=body.reason)
-    done = await caller.parts.suspensions.reinstate(principal_id, event=event)
+    done = await caller.parts.suspensions.reinstate(
+        principal_id, by=caller.principal.id, event=event
+    )
     if done is None:
         raise NotFound("No such principal was ever seen here.")
     return Reinstated.model_validate(

@@ -240,18 +240,20 @@ class Stores:
             grant_id, by="p-admin", reason="over", event=event(EventType.GRANT_REVOKED)
         )
 
-    async def suspend_all(self, principal_id: str, policy: AccessPolicy = EMPTY) -> Any:
+    async def suspend_all(
+        self, principal_id: str, policy: AccessPolicy = EMPTY, by: str = "p-admin"
+    ) -> Any:
         return await self.suspensions.suspend(
             principal_id,
             policy=policy,
-            by="p-admin",
+            by=by,
             reason="stolen laptop",
             event=event(EventType.REVOCATION_REQUESTED),
         )
 
-    async def reinstate(self, principal_id: str) -> Any:
+    async def reinstate(self, principal_id: str, by: str = "p-admin") -> Any:
         return await self.suspensions.reinstate(
-            principal_id, event=event(EventType.REVOCATION_LIFTED)
+            principal_id, by=by, event=event(EventType.REVOCATION_LIFTED)
         )
 
     async def alive(self, token: Token) -> bool:

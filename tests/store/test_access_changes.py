@@ -17,7 +17,14 @@ from broker.access.policy import EMPTY, Group, User
 from broker.access.versions import MAX_PENDING, ChangeState, NewPolicy
 from broker.adapters.store.schema import access_changes, audit_head, grants, principals
 from broker.audit.record import EventType
-from broker.errors import AuditUnavailable, Conflict, NotFound, PreconditionFailed, SelfApproval
+from broker.errors import (
+    AuditUnavailable,
+    Conflict,
+    NotFound,
+    PreconditionFailed,
+    SelfApproval,
+    Suspended,
+)
 from broker.identity.login import BootstrapAdmin
 from tests.store.stores import ISSUER, Stores, event
 
@@ -395,3 +402,23 @@ async def test_who_is_no_longer_the_only_admin_applies_nothing_to_themselves(
     assert await stores.everything() == before
     await stores.suspend(bob)
     assert await apply(2) == 3
+
+
+async def test_who_was_suspended_meanwhile_applies_proposes_and_approves_nothing(
+    stores: Stores,
+) -> None:
+    """Judging a file takes a while: the admin may have been suspended since they were let in."""
+    mallory = (await stores.log_in("mallory")).principal.id
+    await stores.apply()
+    change = await propose(stores)
+    await stores.suspend(mallory)
+    before = await stores.everything()
+    with pytest.raises(Suspended):
+        await approve(stores, change.id, approver=mallory)
+    with pytest.raises(Suspended):
+        await propose(stores, author=mallory)
+    with pytest.raises(Suspended):
+        await stores.access.apply_policy(
+            MORE, expected=1, applied_by=mallory, event=event(EventType.ACCESS_APPLIED)
+        )
+    assert await stores.everything() == before

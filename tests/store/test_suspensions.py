@@ -172,3 +172,31 @@ async def test_a_login_beside_a_suspension_leaves_nothing_alive(
         )
         assert not await here.alive(cookie)
         assert await here.directory.live_sessions(who) == ()
+
+
+async def test_a_suspended_admin_undoes_nothing_with_a_request_in_flight(stores: Stores) -> None:
+    """The request was let in before; its transaction comes after the suspension's."""
+    mallory = (await stores.log_in("mallory")).principal.id
+    grace = (await stores.log_in()).principal.id
+    await stores.suspend_all(mallory)
+    before = await stores.everything()
+    with pytest.raises(Suspended):
+        await stores.reinstate(mallory, by=mallory)
+    with pytest.raises(Suspended):
+        await stores.suspend_all(grace, by=mallory)
+    assert await stores.everything() == before
+
+
+async def test_who_is_just_being_suspended_does_not_reinstate_themselves(
+    replicas: tuple[Stores, Stores],
+) -> None:
+    here, there = replicas
+    mallory = (await here.log_in("mallory")).principal.id
+    done = await asyncio.gather(
+        here.suspend_all(mallory),
+        *(there.reinstate(mallory, by=mallory) for _ in range(5)),
+        return_exceptions=True,
+    )
+    assert all(isinstance(one, Conflict | Suspended) for one in done[1:])
+    [row] = [r for r in await here.rows(principals) if r["id"] == mallory]
+    assert row["suspended_at"] is not None

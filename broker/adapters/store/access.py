@@ -20,7 +20,7 @@ from broker.adapters.store.bindings import name_users
 from broker.adapters.store.engine import Database
 from broker.adapters.store.jobs import name_workloads
 from broker.adapters.store.policy_people import known_admins
-from broker.adapters.store.principals import lock_who_is_who
+from broker.adapters.store.principals import lock_who_is_who, require_not_suspended
 from broker.adapters.store.records import append
 from broker.adapters.store.schema import access_policies, role_external_ids, user_bindings
 from broker.audit.record import Event
@@ -51,10 +51,13 @@ class SqlAccessStore:
         event: Event,
         alone: Alone | None = None,
     ) -> StoredPolicy:
-        """Raises PreconditionFailed unless the newest version is `expected` and `alone` holds."""
+        """Raises PreconditionFailed unless the newest version is `expected` and `alone` holds,
+        Suspended where `applied_by` was suspended meanwhile.
+        """
         async with self._database.begin() as conn:
             # One applier at a time, and no first login that would miss its name.
             await lock_who_is_who(conn)
+            await require_not_suspended(conn, applied_by)
             await require_newest(conn, expected)
             if alone is not None:
                 people = await known_admins(conn, frozenset(alone.policy.admins))

@@ -27,7 +27,7 @@ from broker.access.versions import (
 )
 from broker.adapters.store.access import require_newest, sha256, store_version, with_version
 from broker.adapters.store.engine import Database
-from broker.adapters.store.principals import lock_who_is_who
+from broker.adapters.store.principals import lock_who_is_who, require_not_suspended
 from broker.adapters.store.records import append
 from broker.adapters.store.schema import access_changes
 from broker.audit.record import Event
@@ -56,9 +56,10 @@ class SqlChangeStore:
         changes: Sequence[Mapping[str, object]],
         event: Event,
     ) -> PolicyChange:
-        """Raises PreconditionFailed, or Conflict where the author has too many."""
+        """Raises PreconditionFailed, Conflict where the author has too many, or Suspended."""
         async with self._database.begin() as conn:
             await lock_who_is_who(conn)
+            await require_not_suspended(conn, author)
             await require_newest(conn, expected)
             now = await self._database.now(conn)
             if await _pending(conn, author, now) >= MAX_PENDING:
@@ -86,9 +87,10 @@ class SqlChangeStore:
     async def approve_change(
         self, change_id: str, new: NewPolicy, *, approver: str, approved: Event, applied: Event
     ) -> StoredPolicy:
-        """Raises NotFound, SelfApproval, Conflict or PreconditionFailed."""
+        """Raises NotFound, SelfApproval, Conflict, PreconditionFailed or Suspended."""
         async with self._database.begin() as conn:
             await lock_who_is_who(conn)
+            await require_not_suspended(conn, approver)
             now = await self._database.now(conn)
             change = await _lock_pending(conn, change_id, now)
             if change.author == approver:

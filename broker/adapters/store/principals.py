@@ -17,7 +17,7 @@ from broker.adapters.store.engine import Database
 from broker.adapters.store.login_sessions import to_login_session
 from broker.adapters.store.schema import login_sessions, principals, user_bindings
 from broker.audit.record import Event
-from broker.errors import Conflict
+from broker.errors import Conflict, Suspended
 from broker.identity.people import email_key
 from broker.identity.principal import Principal, PrincipalKind
 from broker.identity.sessions import LoginSession
@@ -45,6 +45,16 @@ async def lock_who_is_who(conn: AsyncConnection) -> None:
     """
     if conn.dialect.name == "postgresql":
         await conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WHO_IS_WHO})
+
+
+async def require_not_suspended(conn: AsyncConnection, principal_id: str) -> None:
+    """Raises Suspended where whoever acts was suspended after their request was let in: what is
+    still in flight must not administer. The caller holds `lock_who_is_who`, under which people
+    are suspended, so that it stays so; no second person's lock is taken.
+    """
+    query = select(principals.c.suspended_at).where(principals.c.id == principal_id)
+    if (await conn.execute(query)).scalar_one_or_none() is not None:
+        raise Suspended
 
 
 async def user_names(conn: AsyncConnection, principal_id: str) -> frozenset[str]:

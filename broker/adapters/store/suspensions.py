@@ -22,7 +22,11 @@ from broker.adapters.store.grants import end_grants, grant_events
 from broker.adapters.store.issuances import to_issuance
 from broker.adapters.store.login_sessions import end_sessions
 from broker.adapters.store.policy_people import known_admins
-from broker.adapters.store.principals import lock_person, lock_who_is_who
+from broker.adapters.store.principals import (
+    lock_person,
+    lock_who_is_who,
+    require_not_suspended,
+)
 from broker.adapters.store.records import append
 from broker.adapters.store.schema import grants, issuances, principals
 from broker.audit.record import Event, EventType, rfc3339
@@ -43,10 +47,11 @@ class SqlSuspensions:
     async def suspend(
         self, principal_id: str, *, policy: AccessPolicy, by: str, reason: str, event: Event
     ) -> Suspension | None:
-        """Raises Conflict, PreconditionFailed."""
+        """Raises Conflict, PreconditionFailed, Suspended."""
         async with self._database.begin() as conn:
             # No login and no policy may change meanwhile who is an admin.
             await lock_who_is_who(conn)
+            await require_not_suspended(conn, by)
             await require_newest(conn, policy.number)
             person = await lock_person(conn, principal_id)
             if person is None:
@@ -72,9 +77,12 @@ class SqlSuspensions:
         ids = tuple(one.id for one in revoked)
         return Suspension(principal_id, True, now, reason, sessions, ids, live)
 
-    async def reinstate(self, principal_id: str, *, event: Event) -> Reinstatement | None:
-        """Raises Conflict."""
+    async def reinstate(self, principal_id: str, *, by: str, event: Event) -> Reinstatement | None:
+        """Raises Conflict, Suspended."""
         async with self._database.begin() as conn:
+            # Else an admin who is just being suspended could undo it from a request in flight.
+            await lock_who_is_who(conn)
+            await require_not_suspended(conn, by)
             person = await lock_person(conn, principal_id)
             if person is None:
                 return None
