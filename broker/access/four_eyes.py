@@ -26,6 +26,7 @@ from broker.access.policy import (
 from broker.access.rights import is_admin, means, written
 from broker.identity.people import email_key
 from broker.identity.principal import Principal, PrincipalKind
+from broker.identity.trust import Exactly, Matcher, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,10 @@ def judge(
     """
     others = tuple(one for one in people if one.principal.id != applier.id)
     approvers = tuple(one.principal for one in others if administers(before, one))
-    gains = list(dict.fromkeys(_gains(before, after, applier, granted)))
+    found = list(_gains(before, after, applier, granted))
+    for entry in _entries_of_same_jobs(before, after, applier):
+        found += _gains(before, after, replace(applier, subject=entry.subject), frozenset())
+    gains = list(dict.fromkeys(found))
     if approvers and not any(administers(after, one, to_be_named=True) for one in others):
         gains.append("no other admin would be left who could approve what comes next")
     return Verdict(tuple(gains), approvers)
@@ -272,3 +276,40 @@ def _own_trust(before: AccessPolicy, after: AccessPolicy, applier: Principal) ->
         old = before.workloads.get(name)
         if old is None or replace(old, line=0) != replace(new, line=0):
             yield f"workload {name} changes"
+
+
+def _entries_of_same_jobs(
+    before: AccessPolicy, after: AccessPolicy, applier: Principal
+) -> Iterator[Workload]:
+    """The other workloads that the applying job could be let in as: it chooses its audience, and
+    by the role among several entries.
+    """
+    own = [
+        one
+        for policy in (before, after)
+        for one in policy.workloads.values()
+        if means(WorkloadRef(one.name, one.issuer), applier)
+    ]
+    for entry in after.workloads.values():
+        if any(entry.name != one.name and not _disjoint(entry, one) for one in own):
+            yield entry
+
+
+def _disjoint(one: Workload, other: Workload) -> bool:
+    """Whether no job can be both: another issuer, or a claim whose values have none in common."""
+    if one.issuer != other.issuer:
+        return True
+    return any(
+        _apart(wanted, other.claims[name])
+        for name, wanted in one.claims.items()
+        if name in other.claims
+    )
+
+
+def _apart(one: Matcher, other: Matcher) -> bool:
+    """Two patterns can't be shown to have nothing in common."""
+    if isinstance(one, Exactly):
+        return not any(other.admits(value) for value in one.values)
+    if isinstance(other, Exactly):
+        return not any(one.admits(value) for value in other.values)
+    return False

@@ -260,3 +260,57 @@ workloads:
         READER, "{role: admin, to: {workload: deploy}, mode: standing}\n  - " + READER
     )
     assert verdict(entitled, before=before, applier=job, people=people).waits
+
+
+def test_a_workload_that_applies_may_not_let_its_own_jobs_in_by_another_entry():
+    """A job is let in by any entry that admits it, so a second one's rights are its own."""
+    workloads = """\
+workloads:
+  deploy:
+    issuer: https://token.actions.githubusercontent.com
+    audience: https://broker.example.com
+    claims: {repository_id: "42", repository_owner_id: "7", ref: refs/heads/main}
+"""
+    second = """\
+  second:
+    issuer: https://token.actions.githubusercontent.com
+    audience: https://broker.example.com
+    claims: {repository_id: "42", repository_owner_id: "7", environment: prod}
+"""
+    before = BASE.replace(ADMINS, ADMINS[:-1] + ", {workload: deploy}]") + workloads
+    job = person(
+        id="w-aaaabbbbccccdddd",
+        kind=PrincipalKind.WORKLOAD,
+        subject=policy(before).workloads["deploy"].subject,
+        email=None,
+        groups=frozenset(),
+    )
+    people = (known(BOB),)
+
+    def entitled(text: str) -> str:
+        return text.replace(
+            READER, "{role: admin, to: {workload: second}, mode: standing}\n  - " + READER
+        )
+
+    judged = verdict(entitled(before + second), before=before, applier=job, people=people)
+    assert judged.waits
+    assert judged.gains == ("workload second gains role admin", "workload second changes")
+    # It stood there already: its new right is still the job's own.
+    there = before + second
+    judged = verdict(entitled(there), before=there, applier=job, people=people)
+    assert judged.gains == ("workload second gains role admin",)
+    # Rights of another repository, and of another branch alone, are others'.
+    for change in (
+        ('repository_id: "42"', 'repository_id: "43"'),
+        ("environment: prod", "ref: v1"),
+    ):
+        others = before + second.replace(*change)
+        judged = verdict(entitled(others), before=before, applier=job, people=people)
+        assert judged.gains == ()
+    # But an entry that comes to admit the job brings all that it has.
+    others = entitled(before + second.replace('repository_id: "42"', 'repository_id: "43"'))
+    back = entitled(before + second)
+    judged = verdict(back, before=others, applier=job, people=people)
+    assert judged.gains == ("workload second changes",)
+    # A person is no job.
+    assert verdict(entitled(before + second), before=before, people=people).gains == ()
