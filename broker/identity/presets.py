@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 HOUR = 3600
 DAY = 86400
@@ -29,8 +30,14 @@ class Claim:
     @property
     def placeholder(self) -> str:
         """Its name in `{{principal.claims.NAME}}`, which holds letters, digits and _ alone."""
-        last = self.path[-1] if len(self.path) == 1 else "_".join(self.path[1:])
-        return re.sub(r"[^A-Za-z0-9_]", "_", last.rpartition("/")[2])
+        return _placeholder(self.path)
+
+
+@cache
+def _placeholder(path: tuple[str, ...]) -> str:
+    """Of the presets' own paths alone, so that few are kept."""
+    last = path[-1] if len(path) == 1 else "_".join(path[1:])
+    return re.sub(r"[^A-Za-z0-9_]", "_", last.rpartition("/")[2])
 
 
 @dataclass(frozen=True, slots=True)

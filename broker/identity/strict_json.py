@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
-from typing import NoReturn
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -21,10 +21,10 @@ MAX_DEPTH = 16
 # in it would else be a new start, and 16 KiB of them cost seconds.
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
-# Printable ASCII without the backslash.
-_PLAIN = bytes(code for code in range(0x20, 0x7F) if code != 0x5C)
+# Printable ASCII without the backslash, and without what opens something.
+_PLAIN = bytes(code for code in range(0x20, 0x7F) if code not in b"\\{[")
 _LONG = 2**63
-_LEAVES: frozenset[type] = frozenset({str, int, bool, type(None)})
+_LEAVES: frozenset[type] = frozenset({bool, type(None)})
 
 
 class MalformedJson(ValueError):
@@ -69,10 +69,9 @@ def _plain_object(document: bytes, max_depth: int) -> Mapping[str, object] | Non
     Each member's name then ends in `":`, and a string that begins with a colon can only make
     these more: with no more of them than members were read, none was repeated.
     """
-    if document.translate(None, _PLAIN) or b'" ' in document:
-        return None
     # Brackets inside of strings count too: at worst it is judged the long way.
-    if document.count(b"{") + document.count(b"[") > max_depth:
+    brackets = document.translate(None, _PLAIN)
+    if len(brackets) > max_depth or brackets.strip(b"{[") or b'" ' in document:
         return None
     try:
         value = msgspec.json.decode(document)
@@ -87,20 +86,21 @@ def _members(value: Mapping[str, object] | list[object]) -> int:
     """How many members the objects in `value` have, at every depth; -1 where one holds a number
     with a fraction, or one of many digits.
     """
-    children = value.values() if isinstance(value, dict) else value
+    children: Iterable[Any] = value.values() if isinstance(value, dict) else value
     count = len(value) if isinstance(value, dict) else 0
-    kinds = set(map(type, children))
-    if int in kinds and any(type(one) is int and abs(one) >= _LONG for one in children):
-        return -1
-    if kinds <= _LEAVES:
-        return count
     for child in children:
-        if isinstance(child, dict | list):
+        kind = type(child)
+        if kind is str:
+            continue
+        if kind is int:
+            if not -_LONG < child < _LONG:
+                return -1
+        elif kind is dict or kind is list:
             inner = _members(child)
             if inner < 0:
                 return -1
             count += inner
-        elif type(child) not in _LEAVES:
+        elif kind not in _LEAVES:
             return -1
     return count
 

@@ -162,6 +162,11 @@ def mismatches(workload: Workload, facts: Mapping[str, Scalar]) -> tuple[Mismatc
     return tuple(_mismatches(workload, facts))
 
 
+def admits(workload: Workload, facts: Mapping[str, Scalar]) -> bool:
+    """Whether these facts are the entry's: asked of every entry for every token."""
+    return next(_mismatches(workload, facts), None) is None
+
+
 def closest(
     workloads: Iterable[Workload], facts: Mapping[str, Scalar], limit: int = 3
 ) -> tuple[NearEntry, ...]:
@@ -215,6 +220,7 @@ def _at(claims: Mapping[str, object], path: tuple[str, ...]) -> Scalar | None:
 # --- Facts in tags and session policies -------------------------------------------------
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.:/+@-]", re.ASCII)
+_ALL_PLAIN = re.compile(r"[A-Za-z0-9_.:/+@-]*", re.ASCII)
 
 
 def encoded(value: Scalar) -> str:
@@ -223,6 +229,8 @@ def encoded(value: Scalar) -> str:
     look alike.
     """
     text = str(value).lower() if isinstance(value, bool) else str(value)
+    if _ALL_PLAIN.fullmatch(text):
+        return text
     return "".join(
         character
         if _PLAIN.match(character)

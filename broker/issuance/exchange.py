@@ -41,10 +41,10 @@ from broker.identity.trust import (
     NearEntry,
     Scalar,
     Workload,
+    admits,
     closest,
     decisive,
     facts_of,
-    mismatches,
 )
 from broker.identity.verification_keys import NoSuitableKey
 from broker.issuance.journal import Journal
@@ -333,7 +333,7 @@ def match(token: CiToken, policy: AccessPolicy, role: str | None) -> Matched:
     if not addressed:
         raise Rejection("its audience is not the one that the access policy names")
     facts = facts_of(token.claims, addressed[0].preset)
-    admitting = [entry for entry in addressed if not mismatches(entry, facts)]
+    admitting = [entry for entry in addressed if admits(entry, facts)]
     if not admitting:
         near = closest(addressed, facts)
         # The claims' names are the policy's own words, so that there are few such reasons: each
@@ -376,7 +376,7 @@ def still_admitted(who: Authenticated, policy: AccessPolicy) -> AuthContext:
         or workload is None
         or workload.observe
         or (workload.issuer, workload.audience) != (job.issuer, job.audience)
-        or mismatches(workload, job.facts)
+        or not admits(workload, job.facts)
     ):
         raise Unauthenticated("The access policy no longer admits this job.")
     context = who.context
