@@ -1,11 +1,13 @@
 """The verbs of CI workloads and their jobs that are not the journal's.
 
-Owns: an entry's principal, made once for its name and issuer and never again.
+Owns: an entry's principal, made once for its name and issuer and never again, and
+the one look at the clock and the policy's number that jobs who wait share.
 Does not own: letting a job in (`journal_jobs`).
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -15,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broker.adapters.store.engine import Database
 from broker.adapters.store.principals import lock_who_is_who
 from broker.adapters.store.schema import access_policies, principals
+from broker.errors import AuditUnavailable
 from broker.identity.job import PROVIDER, WORKLOAD_ISSUER
 from broker.identity.job_store import Standing
 from broker.identity.principal import PrincipalKind, new_principal_id
@@ -29,9 +32,39 @@ class SqlJobs:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._ids: dict[str, str] = {}
+        self._waiting: list[asyncio.Future[Standing]] = []
+        self._looking: asyncio.Task[None] | None = None
 
     async def standing(self) -> Standing:
-        """The clock and the newest policy's number."""
+        """The clock and the newest policy's number.
+
+        Whoever comes while a look is under way shares the next one: it starts after they came, so
+        that nobody is judged by what was true before they asked.
+        """
+        answer: asyncio.Future[Standing] = asyncio.get_running_loop().create_future()
+        self._waiting.append(answer)
+        if self._looking is None:
+            self._looking = asyncio.create_task(self._look_for_all())
+        return await answer
+
+    async def _look_for_all(self) -> None:
+        try:
+            while self._waiting:
+                waiting, self._waiting = self._waiting, []
+                try:
+                    standing = await self._look()
+                except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+                    for answer in waiting:
+                        if not answer.done():
+                            answer.set_exception(_for_one(error))
+                    continue
+                for answer in waiting:
+                    if not answer.done():
+                        answer.set_result(standing)
+        finally:
+            self._looking = None
+
+    async def _look(self) -> Standing:
         newest = func.coalesce(func.max(access_policies.c.number), 0)
         async with self._database.read() as conn:
             if self._database.dialect == "sqlite":
@@ -51,6 +84,15 @@ class SqlJobs:
             made = await name_workloads(conn, [(workload.name, workload.issuer)], now)
         principal_id = self._ids[workload.subject] = made[workload.subject]
         return principal_id
+
+
+def _for_one(error: Exception) -> Exception:
+    """Each of those who wait raises it with a traceback of its own."""
+    if not isinstance(error, AuditUnavailable):
+        return error
+    own = AuditUnavailable(log_detail=error.log_detail)
+    own.__cause__ = error
+    return own
 
 
 async def name_workloads(
