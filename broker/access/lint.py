@@ -14,8 +14,10 @@ from broker.access.document import Findings, locate
 from broker.access.finding import Finding, Level, Path, PolicyRefused
 from broker.access.parameter import longest
 from broker.access.parse import read_policy
-from broker.access.policy import AccessPolicy, Organization, Role
+from broker.access.policy import AccessPolicy, Organization, Role, WorkloadRef
 from broker.access.session_policy import MAX_POLICY, assemble, denials, size
+from broker.identity.presets import GITHUB
+from broker.identity.trust import Workload
 
 # Kept free for the Deny statements a caller adds.
 RESTRICT_RESERVE = 256
@@ -27,6 +29,21 @@ PACKED_LENGTH = 736 * 100 // 82
 SENSIBLE_DURATION = 1800
 # What a login may bring at most, for the reckoning: handles and claims have no limit of their own.
 _LONGEST_LOGIN_VALUE = 64
+# Claims of GitHub's that tell a repository's jobs apart by what had to be allowed first.
+_GITHUB_WHICH_JOB = frozenset(
+    {
+        "environment",
+        "environment_node_id",
+        "job_workflow_ref",
+        "job_workflow_sha",
+        "ref",
+        "ref_protected",
+        "sha",
+        "sub",
+        "workflow_ref",
+        "workflow_sha",
+    }
+)
 _LONGEST_ISSUANCE_ID = 40
 
 
@@ -57,6 +74,8 @@ def _judge(policy: AccessPolicy) -> Iterator[Judgement]:
             "the file names no admin: only a bootstrapped one administers",
             "write admins: [{group: corp/platform}]",
         )
+    for workload in policy.workloads.values():
+        yield from _workload(workload, policy)
     entitled = {entitlement.role for entitlement in policy.entitlements}
     for role in policy.roles.values():
         path: Path = ("roles", role.name)
@@ -68,6 +87,26 @@ def _judge(policy: AccessPolicy) -> Iterator[Judgement]:
             )
         yield from _role(role, path)
         yield from _size(role, path, policy.organization)
+
+
+def _workload(workload: Workload, policy: AccessPolicy) -> Iterator[Judgement]:
+    path: Path = ("workloads", workload.name)
+    subject = WorkloadRef(workload.name, workload.issuer)
+    entitled = any(entitlement.to == subject for entitlement in policy.entitlements)
+    # One that administers applies the policy, and needs no role.
+    if not entitled and subject not in policy.admins:
+        yield _warning(
+            path,
+            f"jobs of {workload.name} are let in and can have nothing: no entitlement names it",
+            f"add an entitlement to: {{workload: {workload.name}}}, or drop the entry",
+        )
+    if workload.preset is GITHUB and not _GITHUB_WHICH_JOB & workload.claims.keys():
+        yield _warning(
+            (*path, "claims"),
+            "every branch and every workflow of the repository is let in: whoever may push a "
+            "branch to it can write a job",
+            "add ref, environment or job_workflow_ref",
+        )
 
 
 def _role(role: Role, path: Path) -> Iterator[Judgement]:

@@ -124,3 +124,41 @@ def test_a_session_policy_that_never_fits_is_an_error():
     (finding,) = findings
     assert finding.level is Level.ERROR
     assert "characters at least; AWS takes 2048" in finding.message
+
+
+def with_workload(claims: str, to: str = "deploy") -> list[str]:
+    text = FILE.replace(
+        "entitlements:\n",
+        'workloads:\n  deploy: {issuer: "https://token.actions.githubusercontent.com",'
+        ' audience: "https://broker.example.com", claims: {repository_id: "42",'
+        f' repository_owner_id: "7"{claims}}}}}\nentitlements:\n'
+        + (f"  - {{role: admin, to: {{workload: {to}}}, mode: standing}}\n" if to else ""),
+        1,
+    )
+    return [f"{one.path}: {one.message}; {one.instead}" for one in warnings(text)]
+
+
+def test_a_workload_that_can_have_nothing_is_pointed_out():
+    (found,) = [one for one in with_workload(", ref: refs/heads/main", to="") if "deploy" in one]
+    assert "workloads.deploy: jobs of deploy are let in and can have nothing" in found
+    assert "to: {workload: deploy}" in found
+    assert not [one for one in with_workload(", ref: refs/heads/main") if "workloads" in one]
+
+
+@pytest.mark.parametrize("claims", ["", ', run_attempt: "1"', ", workflow: deploy"])
+def test_a_github_entry_for_every_branch_is_pointed_out(claims: str):
+    (found,) = [one for one in with_workload(claims) if "workloads" in one]
+    assert "workloads.deploy.claims: every branch and every workflow" in found
+    assert "add ref, environment or job_workflow_ref" in found
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "ref: refs/heads/main",
+        "environment: production",
+        'job_workflow_ref: "octo/repo/.github/workflows/deploy.yml@refs/heads/main"',
+    ],
+)
+def test_a_github_entry_that_says_which_jobs_is_not(claim: str):
+    assert not [one for one in with_workload(f", {claim}") if "workloads" in one]
