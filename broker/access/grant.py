@@ -153,7 +153,7 @@ class GrantStore(Protocol):
 
         A repeated request gets the grant that the first one made, and no record. Raises
         NotFound for no such person, Conflict for a suspended one, and where the key was used
-        for another request.
+        for another request; Suspended where the giver was suspended since they were let in.
         """
         ...
 

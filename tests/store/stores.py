@@ -207,11 +207,11 @@ class Stores:
             event=event(EventType.ACCESS_APPLIED),
         )
 
-    async def invite(self, code_hash: bytes, **who: str | None) -> Any:
+    async def invite(self, code_hash: bytes, *, by: str = "p-admin", **who: str | None) -> Any:
         target = {"principal_id": None, "provider": None, "email": None} | who
         return await self.factors.create_enrolment_code(
             code_hash,
-            created_by="p-admin",
+            created_by=by,
             event=event(EventType.ENROLMENT_CODE_CREATED),
             **target,
         )

@@ -184,6 +184,10 @@ async def test_a_suspended_admin_undoes_nothing_with_a_request_in_flight(stores:
         await stores.reinstate(mallory, by=mallory)
     with pytest.raises(Suspended):
         await stores.suspend_all(grace, by=mallory)
+    with pytest.raises(Suspended):
+        await stores.grant(grace, by=mallory)
+    with pytest.raises(Suspended):
+        await stores.invite(b"c" * 32, by=mallory, provider="corp", email="second@example.com")
     assert await stores.everything() == before
 
 

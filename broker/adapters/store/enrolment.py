@@ -14,7 +14,11 @@ from sqlalchemy import ColumnElement, Row, and_, delete, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.adapters.store.engine import Database
-from broker.adapters.store.principals import lock_person, lock_who_is_who
+from broker.adapters.store.principals import (
+    lock_person,
+    lock_who_is_who,
+    require_not_suspended,
+)
 from broker.adapters.store.schema import enrolment_codes, principals, recovery_codes
 from broker.errors import NotFound
 from broker.identity.people import email_key
@@ -33,12 +37,13 @@ async def create_code(
 ) -> datetime:
     """Store the code and void the person's older ones; when it expires.
 
-    Raises NotFound for no such principal.
+    Raises NotFound for no such principal, Suspended for a suspended creator.
     """
     by_email = provider is not None and email is not None
     if (principal_id is None) != by_email:
         raise ValueError("an enrolment code is for a principal, or for a provider and an address")
     await lock_who_is_who(conn)
+    await require_not_suspended(conn, created_by)
     key = None if email is None else email_key(email)
     if principal_id is not None:
         person = await lock_person(conn, principal_id)

@@ -27,7 +27,7 @@ from broker.access.grant import (
 )
 from broker.adapters.store.engine import Database
 from broker.adapters.store.idempotency import earlier_result, remember_result
-from broker.adapters.store.principals import lock_person
+from broker.adapters.store.principals import lock_person, require_not_suspended
 from broker.adapters.store.records import append
 from broker.adapters.store.schema import grants, principals
 from broker.audit.record import SYSTEM, Event, EventType, Outcome, rfc3339
@@ -57,8 +57,9 @@ class SqlGrants:
     async def create_grant(
         self, new: NewGrant, event: Event, *, repeatable: Repeatable | None
     ) -> StoredGrant:
-        """Raises NotFound, or Conflict."""
+        """Raises NotFound, Conflict or Suspended."""
         async with self._database.begin() as conn:
+            await require_not_suspended(conn, new.granted_by)
             person = await lock_person(conn, new.principal_id)
             if person is None:
                 raise NotFound("No such person was ever seen here.")

@@ -49,8 +49,8 @@ async def lock_who_is_who(conn: AsyncConnection) -> None:
 
 async def require_not_suspended(conn: AsyncConnection, principal_id: str) -> None:
     """Raises Suspended where whoever acts was suspended after their request was let in: what is
-    still in flight must not administer. The caller holds `lock_who_is_who`, under which people
-    are suspended, so that it stays so; no second person's lock is taken.
+    still in flight must not administer. No second person's lock is taken; it stays so where the
+    caller holds `lock_who_is_who`, under which people are suspended.
     """
     query = select(principals.c.suspended_at).where(principals.c.id == principal_id)
     if (await conn.execute(query)).scalar_one_or_none() is not None:
