@@ -36,7 +36,7 @@ router = APIRouter(prefix="/v1/grants", tags=["grants"])
 
 _ID = r"^g-[a-z2-7]{26}$"
 _ROLE = r"^[a-z0-9][a-z0-9._-]{0,63}$"
-_USER = r"^[a-z0-9][a-z0-9-]{0,31}/[^\s@/]{1,128}@[^\s@/]{1,126}$"
+_USER = r"^[a-z0-9][a-z0-9-]{0,31}/[^\s@/\x00-\x1f]{1,128}@[^\s@/\x00-\x1f]{1,126}$"
 _KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 _MAX_SECONDS = 366 * 24 * 3600
 GrantId = Annotated[str, Path(pattern=_ID)]

@@ -21,6 +21,8 @@ router = APIRouter(prefix="/v1", tags=["people"])
 PRINCIPAL_ID = r"^p-[a-z2-7]{16}$"
 # Codes in one answer, and so in one transaction.
 MAX_CODES = 100
+# PostgreSQL takes no NUL, and would fail instead of finding nothing.
+_NO_NUL = r"^[^\x00]*$"
 _EMAIL = re.compile(r"[^\s@\x00-\x1f]{1,128}@[^\s@\x00-\x1f]{1,126}")
 
 
@@ -35,7 +37,7 @@ class Invited(BaseModel):
     principal: Annotated[str, Field(pattern=PRINCIPAL_ID)] | None = None
     provider: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     email: Annotated[str, Field(max_length=256)] | None = None
-    group: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    group: Annotated[str, Field(min_length=1, max_length=512, pattern=_NO_NUL)] | None = None
     after: Annotated[str, Field(pattern=PRINCIPAL_ID)] | None = None
     limit: Annotated[int, Field(ge=1, le=MAX_CODES)] = MAX_CODES
 

@@ -164,6 +164,7 @@ NO_GRANTS: list[dict[str, Any]] = [
     {"not_before": "9999-12-31T23:59:59Z"},
     {"principal": None},
     {"user": "corp/bob@example.com"},
+    {"principal": None, "user": "corp/b\x00b@example.com"},
     {"principal": "w-" + "a" * 16},
     {"principal": "p-../../etc"},
     {"role": "Data Reader"},

@@ -36,6 +36,22 @@ async def test_no_query_crashes_a_reader(broker: Running) -> None:
         assert answer.status_code < 500, (query, answer.text)
 
 
+async def test_no_body_crashes_an_admins_route(broker: Running) -> None:
+    admin = await logged_in_admin(broker)
+    for path, body in (
+        ("enrolment-codes", {"group": "corp/a\0b"}),
+        ("enrolment-codes", {"provider": "co\0rp", "email": "a@example.com"}),
+        ("enrolment-codes", {"provider": "corp", "email": "a\0@example.com"}),
+        ("grants", {"user": "corp/a\0b@example.com", "role": "data-reader", "duration": 60}),
+    ):
+        answer = await admin.api.post(
+            f"/v1/{path}",
+            json={"reason": "x", **body} if path == "grants" else body,
+            headers=bearer(admin),
+        )
+        assert answer.status_code in (404, 422), (body, answer.text)
+
+
 async def test_lint_is_no_way_to_make_work_without_end(broker: Running) -> None:
     ada = await logged_in_person(broker, ADA)
     # Windows are fixed minutes: two of them may be touched.
