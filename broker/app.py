@@ -104,6 +104,7 @@ def create_app(
         lifespan,
         trusted_proxies=settings.server.trusted_proxies,
         https=settings.server.public_url.startswith("https://"),
+        with_metrics=settings.server.metrics_port is None,
     )
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import structlog
 import uvicorn
 import uvloop
+from fastapi import FastAPI
 
 from broker.app import create_app
 from broker.errors import StartupError
@@ -19,6 +21,7 @@ from broker.server_cli import add_config_option
 from broker.server_cli.configuration import load_settings
 from broker.server_cli.http_protocol import BoundedHttp
 from broker.settings import Settings
+from broker.web import metrics
 
 _log = structlog.get_logger()
 
@@ -67,6 +70,20 @@ class _Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         self.listening.set()
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn raises the signal again once it has stopped: that would end the process before
+        the lifespan has closed the journal, with what waits there.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
 
 @asynccontextmanager
 async def serving(
@@ -80,8 +97,9 @@ async def serving(
     """
     app = create_app(settings, accept_rollback=accept_rollback)
     server = _Server(_uvicorn_config(app))
-    async with app.router.lifespan_context(app):
-        task = asyncio.create_task(server.serve(sockets=[_bind(settings)]))
+    async with app.router.lifespan_context(app), _serving_metrics(app, settings):
+        bound = _bind(settings.server.host, settings.server.port)
+        task = asyncio.create_task(server.serve(sockets=[bound]))
         try:
             await server.listening.wait()
             _log.info(
@@ -97,9 +115,33 @@ async def serving(
             await task
 
 
-def _bind(settings: Settings) -> socket.socket:
+class _MetricsServer(_Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are the broker's: this one stops when its block ends."""
+        yield
+
+
+@asynccontextmanager
+async def _serving_metrics(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
+    """`/metrics` on its own port, where the settings name one, on the broker's own address."""
+    port = settings.server.metrics_port
+    if port is None:
+        yield
+        return
+    server = _MetricsServer(_uvicorn_config(metrics.application(app.state.parts)))
+    bound = _bind(settings.server.host, port)
+    task = asyncio.create_task(server.serve(sockets=[bound]))
+    try:
+        await server.listening.wait()
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+def _bind(host: str, port: int) -> socket.socket:
     """The listening socket. uvicorn would end the process itself where the port is taken."""
-    host, port = settings.server.host, settings.server.port
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address, family=family, backlog=_BACKLOG)

@@ -47,8 +47,12 @@ from broker.web.render import Pages, static_file
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def build(lifespan: Lifespan, *, trusted_proxies: Sequence[Network], https: bool) -> FastAPI:
-    """The application without its parts: `lifespan` sets `app.state.parts`."""
+def build(
+    lifespan: Lifespan, *, trusted_proxies: Sequence[Network], https: bool, with_metrics: bool
+) -> FastAPI:
+    """The application without its parts: `lifespan` sets `app.state.parts`. `with_metrics`:
+    /metrics is served here and not on a port of its own.
+    """
     app = FastAPI(
         title="broker",
         version=__version__,
@@ -83,9 +87,10 @@ def build(lifespan: Lifespan, *, trusted_proxies: Sequence[Network], https: bool
         suspension,
         grants,
         health,
-        metrics,
     ):
         app.include_router(module.router)
+    if with_metrics:
+        app.include_router(metrics.router)
     app.include_router(oauth.endpoints)
     app.include_router(oauth.pages)
     app.include_router(pages_login.router)
