@@ -112,6 +112,7 @@ class Matched:
 
     entry: Workload | None
     observers: tuple[Workload, ...]
+    facts: Mapping[str, Scalar]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +142,13 @@ class JobGate:
             raise _error_of(rejection) from None
 
         for workload in matched.observers:
-            await self._observe(workload, token, presented, policy, standing)
+            await self._observe(workload, matched.facts, presented, policy, standing)
         if matched.entry is None:
             raise CiTokenRejected("The access policy only observes this job: nothing is issued.")
 
         # 3. Use the token up, and open the job's session, at once and on record.
         workload = matched.entry
-        job = job_of(workload, token)
+        job = job_of(workload, matched.facts)
         principal = job.principal(await self.jobs.workload_id(workload), workload)
         actor = Actor(
             principal.id,
@@ -231,12 +232,12 @@ class JobGate:
     async def _observe(
         self,
         workload: Workload,
-        token: CiToken,
+        facts: Mapping[str, Scalar],
         presented: Presented,
         policy: AccessPolicy,
         standing: Standing,
     ) -> None:
-        job = job_of(workload, token)
+        job = job_of(workload, facts)
         principal = job.principal(await self.jobs.workload_id(workload), workload)
         event = observed(
             presented.request,
@@ -357,11 +358,11 @@ def match(token: CiToken, policy: AccessPolicy, role: str | None) -> Matched:
                 facts=facts,
                 near=tuple(NearEntry(name, ()) for name in names[:5]),
             )
-    return Matched(active[0] if active else None, observers)
+    return Matched(active[0] if active else None, observers, facts)
 
 
-def job_of(workload: Workload, token: CiToken) -> Job:
-    facts = facts_of(token.claims, workload.preset)
+def job_of(workload: Workload, facts: Mapping[str, Scalar]) -> Job:
+    """Entries of one issuer have one preset, so that the facts are every entry's."""
     return Job(workload.name, workload.issuer, workload.audience, facts)
 
 
