@@ -246,8 +246,8 @@ class TestEnrolmentCodes:
     ) -> None:
         login = await stores.log_in()
         who = login.principal.id
-        by_id: dict[str, str | None] = {"principal_id": who}
-        by_email: dict[str, str | None] = {"provider": "corp", "email": "grace@example.com"}
+        by_id = {"principal_id": who}
+        by_email = {"provider": "corp", "email": "grace@example.com"}
         await stores.invite(b"unrelated", provider="corp", email="ada@example.com")
         order = (by_id, by_id, by_email, by_email, by_id)
         for number, target in enumerate(order):
