@@ -9,7 +9,6 @@ folded stacks that every flame-graph tool reads, and FOLDER/flame.svg, drawn fro
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 from collections import Counter
@@ -84,16 +83,12 @@ def _boxes(level: dict[str, Any], left: float, row: int, scale: float, total: in
 
 def main() -> int:
     folder = Path(sys.argv[1])
-
-    def finish(_number: int, _frame: FrameType | None) -> None:
-        _write(folder)
-        os._exit(0)
-
-    # uvicorn takes the signal, serves what is in flight, and raises it again for whoever had it.
-    signal.signal(signal.SIGTERM, finish)
     signal.signal(signal.SIGPROF, _sample)
     signal.setitimer(signal.ITIMER_PROF, _EVERY_SECONDS, _EVERY_SECONDS)
-    return broker(sys.argv[2:])
+    try:
+        return broker(sys.argv[2:])
+    finally:
+        _write(folder)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
@@ -49,17 +46,9 @@ def configure_logging(level: str) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             # Without local variables: frames hold bearer tokens, settings and credentials.
             structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
-            structlog.processors.JSONRenderer(_json_line),
+            structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-
-
-def _json_line(event: object, default: Callable[[object], object]) -> bytes:
-    """A sixth of what json.dumps takes here, which makes a new encoder for every line."""
-    try:
-        return msgspec.json.encode(event, enc_hook=default)
-    except UnicodeEncodeError:  # a lone surrogate, as of a file's name; json writes it escaped
-        return json.dumps(event, default=default).encode("ascii")

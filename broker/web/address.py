@@ -28,7 +28,7 @@ def parse_address(text: str) -> Address | None:
     return _parsed(text) if len(text) <= _MAX_ADDRESS else None
 
 
-# The same callers come again, and ipaddress is written in Python: 15 µs a parse.
+# The same callers come again, and ipaddress is written in Python: 3 µs a parse, two a request.
 @lru_cache(maxsize=4096)
 def _parsed(text: str) -> Address | None:
     if text.startswith("["):

@@ -3,8 +3,8 @@
 Owns: matching them, and turning a refusal into its answer as FastAPI's exception
 handlers do. They stay in the route table as well, which answers other methods
 and documents them. Plain ASGI, innermost: edge, headers and body limits hold
-here as everywhere. What is left out (exception middleware, exit stack, router) takes as
-long as a whole bare route (docs/performance.md).
+here as everywhere. What is left out (exception middleware, exit stack, router) is 3 % of
+an issuance's CPU (docs/performance.md).
 """
 
 from __future__ import annotations

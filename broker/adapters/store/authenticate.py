@@ -69,7 +69,7 @@ class Lookups:
     """Who is behind tokens, for one process over one database.
 
     On PostgreSQL whoever comes while queries are under way shares the next one: at 32 callers
-    that takes authentication from a sixth of an issuance's time to a thirtieth. Each query starts
+    that saves a sixth of an issuance's CPU (docs/performance.md). Each query starts
     after all its callers came, so that nobody is judged by what was true before they asked.
     """
 

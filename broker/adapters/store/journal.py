@@ -224,7 +224,7 @@ class GroupCommitJournal:
         self._wake.set()
         if patience is None:
             return await future
-        # A bare timer: asyncio.timeout costs five times as much, twice an issuance.
+        # A bare timer: asyncio.timeout costs twice as much (6 µs against 3), twice an issuance.
         timer = asyncio.get_running_loop().call_later(patience, _lose_patience, future, patience)
         try:
             return await future

@@ -35,7 +35,7 @@ from broker.issuance.journal import Intent
 Driver: TypeAlias = Any  # asyncpg.Connection, which ships no types
 
 # Two statements in one message, and one query for the head and what stands: under load a round
-# trip is a turn of a busy event loop, 3 ms at 32 callers, and a flush is nothing but round trips.
+# trip is a turn of a busy event loop, and a flush is nothing but round trips.
 # The lock is a statement of its own, since a later one sees what was committed while it was
 # waited for, and it itself does not.
 _BEGIN = "BEGIN"

@@ -1,7 +1,7 @@
 """One kept-alive HTTP/1.1 connection to an STS endpoint, one request at a time.
 
 Owns: writing the request and reading its answer, parsed by httptools (llhttp). A
-general HTTP client costs four times the CPU of all this (docs/performance.md), for
+general HTTP client takes an eighth of an issuance's CPU more (docs/performance.md), for
 redirects, cookies, compression and streaming that STS must not use anyway. Does not
 own: which connection is used, nor connecting (`pool`).
 """

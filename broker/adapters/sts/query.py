@@ -44,7 +44,7 @@ _RESERVED = {plain: quoted for plain, quoted in _RESERVED.items() if plain != qu
 
 def _quoted(text: str) -> str:
     """As quote_plus, which goes byte by byte: a session policy has hundreds of them, of few
-    kinds. 17 µs a call of STS instead of 52.
+    kinds. 23 µs a call of STS instead of 52.
     """
     if _UNRESERVED.fullmatch(text):
         return text
