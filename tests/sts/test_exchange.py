@@ -22,6 +22,7 @@ from tests.sts.misbehaving import (
     SECRET,
     SESSION,
     TOKEN,
+    Behaviour,
     Misbehaving,
     a_call,
     cuts,
@@ -52,6 +53,27 @@ async def test_a_good_answer_is_taken_whole(server, started):
     assert minted.request_id == "req-good"
     assert minted.packed_policy_percent == 12
     assert len(server.assumed) == 1
+
+
+def without_length(body: str) -> Behaviour:
+    """As simple HTTP/1.0 servers and some proxies answer: the body ends with the connection."""
+
+    async def reply(_: object, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.0 200 OK\r\nContent-Type: text/xml\r\n\r\n" + body.encode())
+        await writer.drain()
+        writer.close()
+
+    return reply
+
+
+async def test_a_body_that_ends_with_the_connection_is_taken_when_it_is_whole(server, started):
+    server.script = [without_length(good_answer())]
+    minted = await started.assume_role(a_call())
+    assert minted.credentials.secret_access_key == SECRET
+    server.script = [without_length(good_answer()[:-40])]
+    failure = await failure_of(started)
+    assert failure.outcome_unknown
+    assert isinstance(failure.error, AwsUnavailable)
 
 
 async def test_the_request_says_exactly_what_was_asked(server, started):

@@ -71,6 +71,7 @@ class Connection(asyncio.Protocol):
         self._status = 0
         self._request_id: str | None = None
         self._date: str | None = None
+        self._has_length = False
 
     @property
     def usable(self) -> bool:
@@ -112,6 +113,11 @@ class Connection(asyncio.Protocol):
             self._fail(self._too_long())
 
     def connection_lost(self, error: Exception | None) -> None:
+        if error is None and self._status >= 200 and not self._has_length:
+            # RFC 9112 section 6.3: such a body ends with the connection. A cut one is found by
+            # the reader: its XML is not whole.
+            self.on_message_complete()
+            return
         reason = "closed by the other side" if error is None else type(error).__name__
         self._fail(LineCut(f"the line was cut: {reason}"))
 
@@ -123,6 +129,8 @@ class Connection(asyncio.Protocol):
                 self._request_id = value.decode("latin-1")
             case b"date":
                 self._date = value.decode("latin-1")
+            case b"content-length" | b"transfer-encoding":
+                self._has_length = True
 
     def on_headers_complete(self) -> None:
         self._status = self._parser.get_status_code()
