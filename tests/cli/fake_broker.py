@@ -12,7 +12,6 @@ import json
 import secrets
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -69,7 +68,9 @@ class FakeBroker:
 
     def __init__(self) -> None:
         self.origin = ""
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
+        self.arrival = threading.Condition(self.lock)
+        self.closing = threading.Event()
         self.seen: list[Seen] = []
         self.replies: dict[str, Reply | Handler] = {}
         self.metadata: dict[str, object] = {}
@@ -100,6 +101,12 @@ class FakeBroker:
 
     # --- what tests ask --------------------------------------------------
 
+    def wait_until_asked(self, path: str) -> None:
+        """Until a request for `path` came; it may still be waiting for its answer."""
+        with self.lock:
+            came = self.arrival.wait_for(lambda: self.count(path) > 0, timeout=20)
+        assert came, f"nobody asked for {path}"
+
     def count(self, path: str) -> int:
         with self.lock:
             return sum(1 for request in self.seen if request.path == path)
@@ -125,6 +132,7 @@ class FakeBroker:
     def answer(self, request: Seen) -> Reply:
         with self.lock:
             self.seen.append(request)
+            self.arrival.notify_all()
         override = self.replies.get(request.path)
         if override is not None:
             return override if isinstance(override, Reply) else override(request)
@@ -225,7 +233,7 @@ class FakeBroker:
                 self.access_tokens = set()
                 return Reply.of({"error": "invalid_grant", "error_description": "reused"}, 400)
             self.refreshes += 1
-        time.sleep(self.delay)
+        self.closing.wait(self.delay)
         return Reply.of(self.new_pair())
 
     def _api(self, request: Seen) -> Reply:
@@ -252,7 +260,7 @@ class FakeBroker:
         return Reply.of({"mfa_time": "2026-01-02T03:04:05Z"})
 
     def _credentials(self, request: Seen) -> Reply:
-        time.sleep(self.delay)
+        self.closing.wait(self.delay)
         if self.needs_factor:
             return Reply.problem(403, self.needs_factor, "Verify again.")
         return Reply.of(self.issued(request.json()))
@@ -416,6 +424,7 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[FakeBroker]:
     try:
         yield broker
     finally:
+        broker.closing.set()  # no answer is held back any longer
         server.shutdown()
         server.server_close()
         thread.join()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import stat
-import time
 
 import pytest
 
@@ -127,10 +126,7 @@ def test_a_killed_process_leaves_no_lock_behind(cli: Cli, broker: FakeBroker, lo
     log_in(expires_in=1)
     broker.delay = 30
     process = cli.start("whoami")
-    deadline = time.monotonic() + 20
-    while broker.count("/oauth/token") == 0:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    broker.wait_until_asked("/oauth/token")
     process.kill()
     process.communicate()
     broker.delay = 0

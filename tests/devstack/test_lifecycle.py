@@ -23,6 +23,7 @@ from moto.s3 import models as s3_models
 from broker.devstack.aws import AwsStandIn, DemoAccount, seed_demo
 from broker.devstack.aws.grammar import MalformedPolicy
 from tests.devstack.asking import allow
+from tests.missing import missing
 
 Client = Callable[..., Any]
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,11 +174,10 @@ def test_as_its_own_process(tmp_path: Path) -> None:
 AWS_CLI = ROOT / ".venv-awscli" / "bin" / "aws"
 
 
-@pytest.mark.skipif(
-    not AWS_CLI.exists() and os.environ.get("CI") != "true",
-    reason="the aws CLI's own environment (.venv-awscli) is not there",
-)
 def test_the_aws_cli(standin: AwsStandIn, demo: DemoAccount, tmp_path: Path) -> None:
+    if not AWS_CLI.exists():
+        missing("the environment of the aws CLI is missing: run `make witnesses`")
+
     def aws(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(AWS_CLI), *arguments],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from broker.devstack.aws import AwsStandIn, DemoAccount, seed_demo
 from tests.e2e import canaille as third_party
 from tests.e2e.canaille import Canaille
 from tests.e2e.deployment import Deployment, free_ports
+from tests.missing import missing
 
 _PORTS = 2
 
@@ -25,10 +25,7 @@ def ports() -> tuple[int, ...]:
 @pytest.fixture(scope="session")
 def canaille(tmp_path_factory: pytest.TempPathFactory, ports) -> Iterator[Canaille]:
     if not (third_party.BIN / "canaille").exists():
-        reason = "the environment of canaille is missing: run `make witnesses`"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing("the environment of canaille is missing: run `make witnesses`")
     redirects = tuple(f"http://127.0.0.1:{port}/login/callback" for port in ports)
     running = third_party.start(tmp_path_factory.mktemp("canaille"), redirects)
     yield running

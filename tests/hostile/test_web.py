@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -13,8 +12,10 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from playwright.sync_api import sync_playwright
 
 from tests.hostile.world import Person, World, field_of, problem
+from tests.missing import missing
 
 CHROMIUM = Path("/usr/bin/chromium")
 
@@ -394,13 +395,9 @@ PAYLOADS = [
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
     if not CHROMIUM.exists():
-        reason = "chromium is missing: apt-get install chromium"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with playwright.sync_playwright() as driver:
+        missing("chromium is missing: apt-get install chromium")
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(
             executable_path=str(CHROMIUM),
             args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
