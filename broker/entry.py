@@ -20,8 +20,9 @@ SERVER_COMMANDS = {
     "keys": "rotate the broker's keys",
     "recover": "an enrolment code for a first or new admin",
 }
-# Enough of the [server] extra to tell that it is there.
+# Enough of an extra to tell that it is there.
 _SERVER_PACKAGES = ("fastapi", "sqlalchemy", "msgspec", "pydantic_settings", "yaml")
+_PACKAGES = {"server": _SERVER_PACKAGES, "dev": (*_SERVER_PACKAGES, "moto", "flask")}
 _LINT_PACKAGES = ("msgspec", "pydantic_settings", "re2", "yaml")
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
@@ -84,10 +85,11 @@ def _run(words: list[str]) -> int:
 
 
 def _serve(words: list[str]) -> int:
-    if not _installed(_SERVER_PACKAGES):
+    extra = "dev" if words[0] == "dev" else "server"
+    if not _installed(_PACKAGES[extra]):
         print(  # noqa: T201 - this is the command line
-            f"broker: `broker {words[0]}` needs the server's packages: "
-            "pip install 'credential-broker[server]'",
+            f"broker: `broker {words[0]}` needs more packages: "
+            f"pip install 'credential-broker[{extra}]'",
             file=sys.stderr,
         )
         return 2
