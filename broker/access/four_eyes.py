@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Network, IPv6Network
 
 from broker.access.policy import (
     AccessPolicy,
@@ -182,14 +183,17 @@ def _asked_as_much(new: Entitlement, old: Entitlement) -> bool:
     return same and new.approval.quorum >= old.approval.quorum
 
 
+def _inside(one: IPv4Network | IPv6Network, wide: IPv4Network | IPv6Network) -> bool:
+    if isinstance(one, IPv4Network):
+        return isinstance(wide, IPv4Network) and one.subnet_of(wide)
+    return isinstance(wide, IPv6Network) and one.subnet_of(wide)
+
+
 def _conditions_within(new: Conditions, old: Conditions) -> bool:
     """Whether every condition of old still binds."""
     if old.networks and not (
         new.networks
-        and all(
-            any(one.version == wide.version and one.subnet_of(wide) for wide in old.networks)  # type: ignore[arg-type]  # the versions are equal
-            for one in new.networks
-        )
+        and all(any(_inside(one, wide) for wide in old.networks) for one in new.networks)
     ):
         return False
     if old.hours is not None and new.hours != old.hours:

@@ -179,7 +179,9 @@ def _alarm_where_odd() -> Iterator[None]:
     try:
         yield
     except answer.OddAnswer as odd:
-        logger.error("An odd answer of STS was discarded (request %s): %s", odd.request_id, odd)  # noqa: TRY400 - the reason is the message; a trace adds nothing
+        # Not `exception`: the reason is the message, and a trace adds nothing.
+        message = "An odd answer of STS was discarded (request %s): %s"
+        logger.error(message, odd.request_id, odd)  # noqa: TRY400 - as said above
         raise StsFailure(
             AwsUnavailable(
                 "AWS gave an answer that the broker does not trust, and discarded. Ask the "
