@@ -101,7 +101,7 @@ class OidcProvider:
     async def metadata(self) -> Metadata:
         """The provider's checked discovery document. Raises LoginRejected."""
         try:
-            return await self._documents.metadata()
+            return await self._documents.discovery()
         except FetchFailed as failure:
             raise LoginRejected(f"the provider is not usable: {failure.reason}") from failure
 

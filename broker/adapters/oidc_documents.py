@@ -1,39 +1,21 @@
-"""What an OpenID provider publishes of itself: discovery document and key set.
+"""What a login needs of an OpenID provider's discovery document.
 
-Owns: their checks and their caches. A cache is fresh for a while, then renewed
-by one fetch that all callers share; while that fails, the old document serves
-for a bounded time. Does not own: the login protocol (`oidc`).
-
-Lifetimes: discovery fresh 1 h, stale at most 24 h; keys fresh 10 min, stale at
-most 1 h (a withdrawn key must stop to count); on demand at most once a minute.
+Owns: its checks (OpenID Connect Discovery 1.0, section 3). Does not own: fetching
+and caching (`issuer_documents`), the login protocol (`oidc`).
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
-from typing import Generic, TypeVar
-from urllib.parse import urlsplit
+from functools import partial
+from operator import attrgetter
 
 import httpx
 
-from broker.adapters.outbound import FetchFailed, fetch_json
-from broker.identity.verification_keys import NoSuitableKey, VerificationKey, VerificationKeys
+from broker.adapters.issuer_documents import IssuerDocuments, endpoint_of, require_issuer
 
-DISCOVERY_FRESH = 3600.0
-DISCOVERY_STALE = 86400.0
 KEYS_FRESH = 600.0
-KEYS_STALE = 3600.0
-# The least between two fetches that unknown key ids can cause, and between two tries while the
-# provider is down and an old document serves.
-RENEW_NOT_BEFORE = 60.0
-
-_MAX_URL = 2048
-_log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,169 +32,24 @@ class Metadata:
     id_token_algorithms: frozenset[str]  # what it says it signs with; empty where it says nothing
 
 
-class Renewing(Generic[T]):
-    """A cached document. Many callers, one fetch; `clock` is monotonic seconds."""
-
-    def __init__(
-        self,
-        fetch: Callable[[], Awaitable[T]],
-        *,
-        fresh: float,
-        stale: float,
-        clock: Callable[[], float],
-        name: str,
-    ) -> None:
-        self._fetch = fetch
-        self._fresh = fresh
-        self._stale = stale
-        self._clock = clock
-        self._name = name
-        self._value: T | None = None
-        self._fetched_at = 0.0
-        self._tried_at = 0.0
-        self._demanded_at: float | None = None
-        self._flight: asyncio.Task[T] | None = None
-
-    async def get(self) -> T:
-        """The document, fetched when there is none fresh. Raises FetchFailed."""
-        value, age = self._value, self._clock() - self._fetched_at
-        if value is None:
-            return await self._renew()
-        tried = self._clock() - self._tried_at
-        if age < self._fresh or (age < self._stale and tried < RENEW_NOT_BEFORE):
-            return value
-        try:
-            return await self._renew()
-        except FetchFailed as failure:
-            if age >= self._stale:
-                raise
-            _log.warning("%s: still using the old one: %s", self._name, failure.reason)
-            return value
-
-    async def renewed(self) -> T | None:
-        """A newer document than the cached one, or None where one was asked for less than a
-        minute ago: random key ids must not turn into requests. Raises FetchFailed.
-        """
-        if self._flight is None:
-            now = self._clock()
-            if self._demanded_at is not None and now - self._demanded_at < RENEW_NOT_BEFORE:
-                return None
-            self._demanded_at = now
-        return await self._renew()
-
-    async def _renew(self) -> T:
-        if self._flight is None:
-            self._tried_at = self._clock()
-            self._flight = asyncio.create_task(self._fetch_once())
-            self._flight.add_done_callback(self._landed)
-        # Shielded: a browser that hangs up must not fail the others who wait for this fetch.
-        return await asyncio.shield(self._flight)
-
-    async def _fetch_once(self) -> T:
-        value = await self._fetch()
-        self._value, self._fetched_at = value, self._clock()
-        return value
-
-    def _landed(self, flight: asyncio.Task[T]) -> None:
-        self._flight = None
-        if not flight.cancelled():
-            flight.exception()  # seen, also where every caller has gone
-
-
-class ProviderDocuments:
-    """One provider's discovery document and keys."""
+class ProviderDocuments(IssuerDocuments[Metadata]):
+    """One provider's discovery document and keys; these are fresh for 10 min."""
 
     def __init__(self, issuer: str, client: httpx.AsyncClient, clock: Callable[[], float]) -> None:
-        self._issuer = issuer
-        self._client = client
-        self._metadata = Renewing(
-            self._fetch_metadata,
-            fresh=DISCOVERY_FRESH,
-            stale=DISCOVERY_STALE,
-            clock=clock,
-            name=f"discovery document of {issuer}",
+        super().__init__(
+            issuer,
+            client,
+            clock,
+            read=parse_metadata,
+            key_set_url=attrgetter("jwks_uri"),
+            keys_fresh=KEYS_FRESH,
         )
-        self._keys = Renewing(
-            self._fetch_keys,
-            fresh=KEYS_FRESH,
-            stale=KEYS_STALE,
-            clock=clock,
-            name=f"keys of {issuer}",
-        )
-
-    async def metadata(self) -> Metadata:
-        """Raises FetchFailed."""
-        return await self._metadata.get()
-
-    async def keys(self) -> VerificationKeys:
-        """The usable ones, at least one. Raises FetchFailed."""
-        return await self._keys.get()
-
-    async def key(self, key_id: str | None, algorithm: str) -> VerificationKey:
-        """The issuer's key for a token's header; fetched anew, within limits, if not known.
-
-        Raises FetchFailed, NoSuitableKey.
-        """
-        keys = await self._keys.get()
-        try:
-            return keys.select(key_id, algorithm)
-        except NoSuitableKey:
-            renewed = await self._keys.renewed()
-            if renewed is None:
-                raise
-            return renewed.select(key_id, algorithm)
-
-    async def key_after_rotation(
-        self, known: VerificationKey, algorithm: str
-    ) -> VerificationKey | None:
-        """Another key under the same id, where the provider has changed it in place (or names
-        its keys not at all). None where there is none. Raises FetchFailed, NoSuitableKey.
-        """
-        renewed = await self._keys.renewed()
-        if renewed is None:
-            return None
-        key = renewed.select(known.key_id, algorithm)
-        return None if key.key == known.key else key
-
-    async def _fetch_metadata(self) -> Metadata:
-        url = f"{self._issuer.rstrip('/')}/.well-known/openid-configuration"
-        return parse_metadata(await self._fetch(url, "discovery"), self._issuer)
-
-    async def _fetch_keys(self) -> VerificationKeys:
-        metadata = await self.metadata()
-        document = await self._fetch(metadata.jwks_uri, "key set")
-        try:
-            keys = VerificationKeys.parse(document)
-        except NoSuitableKey as error:
-            raise FetchFailed(f"key set: {error.reason}") from None
-        if not keys.keys:
-            # A provider in the middle of a deployment; the keys we have are worth more.
-            raise FetchFailed("key set: it has no usable key")
-        return keys
-
-    async def _fetch(self, url: str, what: str) -> Mapping[str, object]:
-        try:
-            answer = await fetch_json(self._client, "GET", url)
-        except FetchFailed as failure:
-            raise FetchFailed(f"{what}: {failure.reason}") from failure
-        if answer.status != httpx.codes.OK:
-            raise FetchFailed(f"{what}: answered {answer.status}")
-        return answer.body
 
 
 def parse_metadata(document: Mapping[str, object], issuer: str) -> Metadata:
     """Raises FetchFailed for another issuer's document, or one without what a login needs."""
-    if document.get("issuer") != issuer:
-        # Exactly: else one tenant of a provider could stand in for another (mix-up).
-        raise FetchFailed("discovery: the document is another issuer's than the configured one")
-    plain_http = is_loopback_http(issuer)
-
-    def endpoint(name: str) -> str:
-        value = document.get(name)
-        if not isinstance(value, str) or not is_endpoint(value, plain_http):
-            raise FetchFailed(f"discovery: its {name} is missing or not an https URL")
-        return value
-
+    require_issuer(document, issuer)
+    endpoint = partial(endpoint_of, document, issuer=issuer)
     methods = _strings(document.get("token_endpoint_auth_methods_supported"))
     return Metadata(
         authorization_endpoint=endpoint("authorization_endpoint"),
@@ -233,30 +70,3 @@ def _strings(value: object) -> frozenset[str]:
     if not isinstance(value, list):
         return frozenset()
     return frozenset(item for item in value if isinstance(item, str))
-
-
-def is_endpoint(url: str, plain_http: bool) -> bool:
-    """Whether requests may go there. `plain_http`: the issuer itself is on this machine, and so
-    may this be.
-    """
-    if len(url) > _MAX_URL or not url.isascii() or not url.isprintable() or " " in url:
-        return False
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return False
-    if not parts.hostname or port == 0 or parts.username is not None or parts.fragment:
-        return False
-    return parts.scheme == "https" or (plain_http and is_loopback_http(url))
-
-
-def is_loopback_http(url: str) -> bool:
-    """Whether this is plain http to this very machine."""
-    parts = urlsplit(url)
-    if parts.scheme != "http" or parts.hostname is None:
-        return False
-    try:
-        return parts.hostname == "localhost" or ip_address(parts.hostname).is_loopback
-    except ValueError:
-        return False

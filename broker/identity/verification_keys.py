@@ -1,7 +1,7 @@
 """An issuer's public keys: which ones may verify, and which one does (RFC 7517).
 
 Owns: reading a JWK Set defensively, and choosing one key for a token's header.
-Does not own: fetching and caching the set (`adapters/oidc_documents`).
+Does not own: fetching and caching the set (`adapters/issuer_documents`).
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ async def _checks(oidc: Oidc) -> list[Check]:
     async with new_client() as client:
         documents = ProviderDocuments(oidc.issuer, client, time.monotonic)
         try:
-            metadata = await documents.metadata()
+            metadata = await documents.discovery()
         except FetchFailed as failure:
             return [fail(name, f"{oidc.issuer}: {failure.reason}", _REACH)]
         checks = [_discovery(name, oidc, metadata)]
