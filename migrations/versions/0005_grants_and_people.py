@@ -15,7 +15,7 @@ _OPEN = sa.text("revoked_at IS NULL AND expiry_recorded_at IS NULL")
 
 
 def _time() -> TypeEngine[object]:
-    """As schema.UtcTime is today: a migration does not change when the code does."""
+    """As utc_time.UtcTime is today: a migration does not change when the code does."""
     return sa.DateTime(timezone=True).with_variant(sa.BigInteger(), "sqlite")
 
 

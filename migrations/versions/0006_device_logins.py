@@ -13,7 +13,7 @@ depends_on = None
 
 
 def _time() -> TypeEngine[object]:
-    """As schema.UtcTime is today: a migration does not change when the code does."""
+    """As utc_time.UtcTime is today: a migration does not change when the code does."""
     return sa.DateTime(timezone=True).with_variant(sa.BigInteger(), "sqlite")
 
 

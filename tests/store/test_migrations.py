@@ -17,8 +17,9 @@ from sqlalchemy import bindparam, text
 
 from broker.adapters.migrations import check_schema, current_revision, migrate, newest_revision
 from broker.adapters.store.engine import Database
-from broker.adapters.store.schema import UtcTime, metadata
+from broker.adapters.store.schema import metadata
 from broker.adapters.store.tree import AuditTree
+from broker.adapters.store.utc_time import UtcTime
 from broker.audit.chain import leaf_hash
 from broker.audit.merkle import NO_LEAVES, verify_inclusion
 from broker.errors import AuditUnavailable, StartupError

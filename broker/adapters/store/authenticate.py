@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from broker.adapters.store.engine import Database
-from broker.adapters.store.schema import from_microseconds, to_microseconds
+from broker.adapters.store.utc_time import from_microseconds, to_microseconds
 from broker.errors import AuditUnavailable, Suspended
 from broker.identity.job import Job
 from broker.identity.principal import AuthContext, Principal, PrincipalKind

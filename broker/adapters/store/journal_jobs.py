@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from broker.adapters.store.journal_batch import Batch, Opening
 from broker.adapters.store.records import LockedHead
-from broker.adapters.store.schema import to_microseconds
+from broker.adapters.store.utc_time import to_microseconds
 from broker.audit.record import clean_text
 
 Driver: TypeAlias = Any  # asyncpg.Connection, which ships no types

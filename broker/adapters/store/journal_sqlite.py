@@ -32,7 +32,7 @@ from broker.adapters.store.journal_batch import (
 )
 from broker.adapters.store.journal_jobs import open_jobs_sqlite
 from broker.adapters.store.records import Linked, LockedHead, head_missing, link
-from broker.adapters.store.schema import from_microseconds, to_microseconds
+from broker.adapters.store.utc_time import from_microseconds, to_microseconds
 from broker.audit.record import Attachment, clean, prepare
 from broker.issuance.journal import Intent
 
