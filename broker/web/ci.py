@@ -10,20 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import ip_address
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.errors import BrokerError, Unauthenticated
+from broker.errors import Unauthenticated
 from broker.identity.authenticate import bearer
 from broker.identity.throttle import CI_PER_ADDRESS
 from broker.identity.token_exchange import ISSUED_TOKEN_TYPE, TokenExchange
 from broker.issuance.exchange import Admitted, Presented
-from broker.issuance.issue import Issued, answer
+from broker.issuance.issue import Issued
 from broker.issuance.request import CredentialRequest
 from broker.web.address import throttle_key
 from broker.web.context import request_context
-from broker.web.credentials import OPERATION, issue_as, read_object
+from broker.web.credentials import OPERATION, answer_counted, issue_as, read_object
 from broker.web.parts import parts_of
 
 PATH = "/v1/ci/credentials"
@@ -37,14 +36,7 @@ CI_OPERATION: dict[str, object] = {
 
 async def ci_credentials(request: Request) -> Response:
     """Raises the BrokerError of any refusal; one of the token's is on record by then."""
-    counts = parts_of(request).issuance_counts
-    try:
-        issued = await _issue(request)
-    except BrokerError as refusal:
-        counts.add(refusal.code)
-        raise
-    counts.add("issued")
-    return Response(msgspec.json.encode(answer(issued)), media_type="application/json")
+    return await answer_counted(request, _issue)
 
 
 async def _issue(request: Request) -> Issued:

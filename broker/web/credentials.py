@@ -7,6 +7,7 @@ decides is in `issuance/issue.py`.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
 
@@ -35,9 +36,18 @@ PATH = "/v1/credentials"
 
 async def credentials(request: Request) -> Response:
     """Raises the BrokerError of any refusal; of a known caller's, each is on record by then."""
+    return await answer_counted(request, _issue)
+
+
+async def answer_counted(
+    request: Request, issue_for: Callable[[Request], Awaitable[Issued]]
+) -> Response:
+    """What `issue_for` issued, as the API answers it, counted by its outcome. Raises what it
+    raises.
+    """
     counts = parts_of(request).issuance_counts
     try:
-        issued = await _issue(request)
+        issued = await issue_for(request)
     except BrokerError as refusal:
         counts.add(refusal.code)
         raise
