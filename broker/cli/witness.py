@@ -33,7 +33,7 @@ from broker.cli.transport import Transport
 _VERSION = 1
 # Receipts kept, and how many of the new ones a login looks after.
 _KEEP = 1000
-_CHECK = 32
+RECEIPTS_A_LOGIN = 32
 # A receipt's head may be newer than the last checkpoint, which is made every few seconds.
 _OVERDUE_SECONDS = 300.0
 _ISSUANCE = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
@@ -198,7 +198,9 @@ class _Check:
         checked = 0 if self._state is None else self._state.checked
         done = checked
         waiting = [name for name in _names(self._server) if _seq(name) > checked]
-        for name in waiting[-_CHECK:]:
+        # The oldest, so that none is passed over; and the newest, which shows a rollback at once.
+        oldest = waiting[:RECEIPTS_A_LOGIN]
+        for name in (*oldest, *waiting[RECEIPTS_A_LOGIN:][-1:]):
             path = f"{_receipts(self._server)}/{name}"
             try:
                 receipt = Receipt.parse(json.loads(paths.read_private(path) or b"null"))
@@ -209,7 +211,7 @@ class _Check:
                 ) from None
             if head.size <= current.size:
                 self._continues(head, current)
-                done = receipt.seq
+                done = receipt.seq if name in oldest else done
             else:
                 self._not_signed_yet(path, head, current)
         return done

@@ -111,6 +111,10 @@ class FakeBroker:
         with self.lock:
             return sum(1 for request in self.seen if request.path == path)
 
+    def queries(self, path: str) -> list[dict[str, str]]:
+        with self.lock:
+            return [request.query for request in self.seen if request.path == path]
+
     def last(self, path: str) -> Seen:
         with self.lock:
             return [request for request in self.seen if request.path == path][-1]

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from broker.cli.server import Server
+from broker.cli.witness import RECEIPTS_A_LOGIN
 from tests.cli.conftest import Cli
 from tests.cli.fake_broker import FakeBroker
 from tests.cli.fake_log import FakeLog
@@ -82,6 +83,28 @@ def test_receipts_are_kept_privately_and_found_in_the_log_at_the_next_login(
     done = log_in(cli)
     assert done.code == 0, done.err
     assert json.loads((kept(cli, broker) / "state").read_text())["checked"] == 6
+
+
+def test_receipts_that_one_login_has_no_time_for_are_looked_at_by_the_next(
+    cli: Cli, broker: FakeBroker, log: FakeLog
+):
+    log_in(cli)
+    assert cli("creds", "data-reader").code == 0  # at 4
+    folder = kept(cli, broker) / "receipts"
+    for seq in range(5, 5 + 2 * RECEIPTS_A_LOGIN):
+        receipt = log.receipt(f"iss-{seq}")
+        (folder / f"{seq:016}-iss-{seq}.json").write_text(json.dumps(receipt))
+        (folder / f"{seq:016}-iss-{seq}.json").chmod(0o600)
+    newest = len(log.records)
+    looked_at = []
+    for _ in range(3):
+        log.append()
+        log.publish()
+        assert log_in(cli).code == 0
+        proven = broker.queries("/v1/audit/proof/consistency")
+        assert {"from": str(newest), "to": str(len(log.records))} in proven, "the newest, at once"
+        looked_at.append(json.loads((kept(cli, broker) / "state").read_text())["checked"])
+    assert looked_at == [3 + RECEIPTS_A_LOGIN, 3 + 2 * RECEIPTS_A_LOGIN, newest]
 
 
 def test_a_receipt_newer_than_the_checkpoint_is_no_alarm(
