@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, false, func, or_, select, true
+from sqlalchemy import ColumnElement, and_, false, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.access.four_eyes import KnownPerson
 from broker.access.plan import NAMED_MEMBERS, KnownPeople, Members, Named
 from broker.access.policy import Group, Subject, User
 from broker.adapters.store.engine import Database
-from broker.adapters.store.principals import to_principal, user_names
+from broker.adapters.store.principals import to_principal
 from broker.adapters.store.schema import grants, principals, user_bindings
 from broker.identity.people import split_user_name
 
@@ -143,7 +143,20 @@ async def known_admins(
         _vouched_for(addresses),
     )
     rows = (await conn.execute(select(principals).where(candidates))).all()
-    return tuple([await _known(conn, row) for row in rows])
+    bindings = select(user_bindings.c.principal_id, user_bindings.c.name).where(
+        user_bindings.c.principal_id.in_(select(principals.c.id).where(candidates))
+    )
+    named: dict[str, set[str]] = {}
+    for principal_id, name in await conn.execute(bindings):
+        named.setdefault(principal_id, set()).add(name)
+    return tuple(
+        KnownPerson(
+            to_principal(row, frozenset(named.get(row.id, ()))),
+            row.pinned_admin_at is not None,
+            bool(row.email_verified),
+        )
+        for row in rows
+    )
 
 
 def _vouched_for(addresses: Iterable[tuple[str, str]]) -> ColumnElement[bool]:
@@ -158,11 +171,6 @@ def _vouched_for(addresses: Iterable[tuple[str, str]]) -> ColumnElement[bool]:
         for provider, some in keys.items()
     )
     return and_(principals.c.email_verified, or_(false(), *theirs))
-
-
-async def _known(conn: AsyncConnection, row: Row[Any]) -> KnownPerson:
-    principal = to_principal(row, await user_names(conn, row.id))
-    return KnownPerson(principal, row.pinned_admin_at is not None, bool(row.email_verified))
 
 
 def each_group(conn: AsyncConnection) -> Any:  # noqa: ANN401 - SQLAlchemy's table-valued alias
