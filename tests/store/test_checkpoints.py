@@ -11,7 +11,6 @@ from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
 from sqlalchemy import delete, text, update
 
 from broker.adapters.checkpoint_copies import Copy, FileCopy, S3Copy, parse
@@ -28,6 +27,7 @@ from broker.adapters.store.schema import audit_checkpoints, audit_head, audit_re
 from broker.adapters.store.tree import AuditTree
 from broker.audit.checkpoint import LogKeys, opened
 from broker.audit.record import EventType
+from broker.devstack.aws import AwsStandIn
 from broker.errors import AuditUnavailable, StartupError
 from tests.store.journal_scene import event, log, until
 from tests.unit.audit.keys import ORIGIN, TestSigner
@@ -288,11 +288,20 @@ async def test_a_copy_signed_by_a_stranger_is_refused(
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A bucket with Object Lock, of moto's, and its client."""
-    for name, value in (("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "x"), ("REGION", _REGION)):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", _REGION)
-    with mock_aws():
+    """A bucket with Object Lock, and its owner's client.
+
+    In a stand-in of its own: moto's `mock_aws` would empty every other one of this process.
+    """
+    allow = {"Effect": "Allow", "Action": "s3:*", "Resource": "*"}
+    with AwsStandIn.start() as aws:
+        owner = aws.hub_credentials(
+            "user", name="owner", policy={"Version": "2012-10-17", "Statement": [allow]}
+        )
+        for name, value in owner.environment().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", aws.url)
+        monkeypatch.setenv("AWS_DEFAULT_REGION", _REGION)
+        monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers other keys
         client = boto3.client("s3")
         client.create_bucket(Bucket="heads", ObjectLockEnabledForBucket=True)
         yield client
