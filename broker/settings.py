@@ -114,11 +114,17 @@ class Section(BaseModel):
 
 class Server(Section):
     public_url: Origin = "http://127.0.0.1:8080"
+    """What people's browsers and clients open: scheme, host, port. `https`, except on loopback."""
     host: str = "127.0.0.1"
+    """The address to listen on."""
     port: int = Field(default=8080, ge=0, le=65535)
+    """The port to listen on, in plain http: a proxy before it ends TLS. 0: any free one."""
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Networks whose `X-Forwarded-For` is believed. Without it, everybody comes from the proxy."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Serve `/metrics` on this port alone. Not set: on the public one."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """How much is logged. Libraries stay at `warning`; secrets are in no level."""
 
 
 def _database_url(url: SecretStr) -> SecretStr:
@@ -134,24 +140,36 @@ class Database(Section):
     url: Annotated[SecretStr, AfterValidator(_database_url)] = SecretStr(
         "sqlite+aiosqlite:///broker.db"
     )
+    """`sqlite+aiosqlite:///FILE` or `postgresql+asyncpg://USER:PASSWORD@HOST/NAME`. Add
+    `?pgbouncer=true` behind PgBouncer in transaction mode."""
     pool_size: int = Field(default=16, ge=2, le=200)
+    """Connections of one process; PostgreSQL may see ten more at a peak."""
 
 
 class Oidc(Section):
     name: str = Field(pattern=_PROVIDER_NAME)
+    """Its name in access policies, as in `corp/sre`. Never change it: groups go by it."""
     title: str | None = Field(default=None, max_length=64)
+    """What the sign-in page calls it. Not set: its name."""
     issuer: SafeUrl
+    """Its issuer, letter by letter as its discovery document has it."""
     client_id: str = Field(min_length=1, max_length=256)
+    """The client that you registered there for the broker."""
     client_secret: SecretStr | None = None
+    """That client's secret. Not set: a public client, by PKCE alone."""
     scopes: tuple[str, ...] = ("openid", "profile", "email")
+    """What is asked for; `groups` is added where the provider lists it."""
     groups_claim: str = "groups"
+    """The claim that lists a person's groups, in the ID token or else in userinfo."""
     handle_claim: str = "email"
+    """The claim by which people are shown. Who they are is issuer and subject."""
     algorithms: tuple[
         Literal[
             "RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "EdDSA"
         ],
         ...,
     ] = Field(default=("RS256", "ES256", "PS256"), min_length=1)
+    """The signatures that are taken on its ID tokens."""
 
     @model_validator(mode="after")
     def _asks_for_openid(self) -> Self:
@@ -162,20 +180,29 @@ class Oidc(Section):
 
 class Mfa(Section):
     enrolment: Enrolment = Enrolment.INVITED
+    """`invited`: a first second factor takes a code from an admin. `open`: whoever has the first
+    factor enrols it; never for admins."""
     label: str = Field(default="broker", min_length=1, max_length=64)
+    """What authenticator apps call the account."""
 
 
 class Aws(Section):
     partition: Literal["aws", "aws-cn", "aws-us-gov"] = "aws"
+    """The AWS partition. One section for each that the access policy names."""
     region: str = Field(default="us-east-1", pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")
+    """The region whose STS is asked: the nearest one."""
     sts_endpoint_url: SafeUrl | None = None
-    # A profile of the AWS configuration files: each partition has credentials of its own.
+    """Another address of STS, such as a VPC endpoint's."""
     profile: str | None = Field(default=None, min_length=1, max_length=128)
+    """A profile of the AWS configuration files: each partition has credentials of its own."""
     chained: Literal["auto"] | bool = "auto"
+    """Whether AWS counts the broker's calls as role chaining, which is one hour at most. `auto`
+    tells by the broker's own credentials."""
 
 
 class Sessions(Section):
     device_flow: DeviceFlow = DeviceFlow.ON
+    """Logins by a code typed elsewhere. `same_network`: only from the network that began them."""
 
 
 def _key_reference(reference: str) -> str:
@@ -189,7 +216,9 @@ KeyReference = Annotated[str, AfterValidator(_key_reference)]
 
 class Keys(Section):
     sealing: KeyReference = "file:keys/sealing"
+    """The keys that seal second-factor secrets; `broker migrate` makes the file."""
     signing: KeyReference = "file:keys/signing"
+    """The key that signs the audit log; `broker migrate` makes the file."""
 
     @property
     def sealing_path(self) -> Path:
@@ -220,6 +249,8 @@ class Admin(Section):
 
 class Bootstrap(Section):
     admins: tuple[Admin, ...] = ()
+    """The first admins. By e-mail it holds once, while there is no admin, and is pinned then to who
+    signed in."""
 
 
 def _copy_reference(reference: str) -> str:
@@ -233,22 +264,22 @@ CopyReference = Annotated[str, AfterValidator(_copy_reference)]
 
 
 class Audit(Section):
-    """`wait_seconds`: the longest a request waits for its record before it is refused.
-    `orphan_after_seconds`: the age at which an intent without outcome is closed as orphaned;
-    it must exceed the longest STS call.
-    `checkpoint_seconds`, `checkpoint_records`: the log's head is signed at least this often while
-    something is new. `checkpoint_copies`: where each signed head is copied, and looked for when
-    the broker starts: file:PATH (replaced), directory:PATH (grows), s3://BUCKET/PREFIX (locked).
-    `allow_unsafe_durability`: start although the database may lose what it committed (tests).
-    """
-
     wait_seconds: float = Field(default=5.0, gt=0, le=30)
+    """The longest a request waits for its record before it is refused."""
     queue_size: int = Field(default=4096, ge=16, le=100_000)
+    """How many records may wait in one process before requests are refused."""
     orphan_after_seconds: float = Field(default=60.0, ge=15, le=3600)
+    """The age at which an intent without outcome is closed as orphaned. It must exceed the longest
+    STS call."""
     checkpoint_seconds: float = Field(default=10.0, ge=0.1, le=10)
+    """While something is new, the log's head is signed at least this often."""
     checkpoint_records: int = Field(default=1000, ge=1, le=1000)
+    """And after this many records."""
     checkpoint_copies: tuple[CopyReference, ...] = ()
+    """Where each signed head is copied, and looked for when the broker starts: `file:PATH`
+    (replaced), `directory:PATH` (grows), `s3://BUCKET/PREFIX` (locked)."""
     allow_unsafe_durability: bool = False
+    """Start although the database may lose what it committed. For tests alone."""
 
 
 def _unique_names(providers: tuple[Oidc, ...]) -> tuple[Oidc, ...]:
