@@ -233,9 +233,13 @@ class Admin(Section):
     """One bootstrap admin: by issuer and subject, or by provider and verified e-mail."""
 
     issuer: str | None = None
+    """With `subject`: the provider's issuer."""
     subject: str | None = None
+    """The `sub` that it gives the person."""
     provider: str | None = None
+    """With `email`: the name of an `[[oidc]]`."""
     email: str | None = None
+    """The address as that provider verified it."""
 
     @model_validator(mode="after")
     def _names_one_person(self) -> Self:
