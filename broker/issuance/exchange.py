@@ -48,7 +48,7 @@ from broker.identity.trust import (
 )
 from broker.identity.verification_keys import NoSuitableKey
 from broker.issuance.journal import Journal
-from broker.issuance.observe import observed
+from broker.issuance.observe import observed, only_observed
 from broker.issuance.request import CredentialRequest
 from broker.issuance.sts import Sts
 
@@ -144,7 +144,7 @@ class JobGate:
         for workload in matched.observers:
             await self._observe(workload, matched.facts, presented, policy, standing)
         if matched.entry is None:
-            raise CiTokenRejected("The access policy only observes this job: nothing is issued.")
+            raise only_observed()
 
         # 3. Use the token up, and open the job's session, at once and on record.
         workload = matched.entry

@@ -10,12 +10,17 @@ from datetime import datetime, timedelta
 
 from broker.access.decide import Address, Denied, Facts, decide, entry_json, offers
 from broker.access.policy import AccessPolicy
-from broker.errors import BrokerError
+from broker.errors import BrokerError, CiTokenRejected
 from broker.identity.job import job_context
 from broker.identity.principal import Principal
 from broker.identity.trust import Workload
 from broker.issuance.request import CredentialRequest, new_issuance_id
 from broker.issuance.scope import scope
+
+
+def only_observed() -> CiTokenRejected:
+    """What such a job is told."""
+    return CiTokenRejected("The access policy only observes this job: nothing is issued.")
 
 
 def observed(

@@ -1,13 +1,14 @@
 """Why somebody may have a role now, or why not: `GET /v1/roles/{name}/explain`.
 
 Everybody may ask about themselves, and about roles that an entry offers them.
-Auditors and admins may ask about anybody. Nothing is recorded, counted or asked
-of AWS: it reads, and decides as issuing would.
+Auditors and admins may ask about anybody, and about the jobs of a workload entry
+without having a token of one. Nothing is recorded, counted or asked of AWS: it
+reads, and decides as issuing would.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated
 
@@ -16,17 +17,21 @@ from pydantic import BaseModel
 
 from broker.access.decide import Address
 from broker.errors import Forbidden, InvalidRequest, NotFound
+from broker.identity.job import WORKLOAD_ISSUER
 from broker.identity.people import email_key, split_user_name
-from broker.identity.principal import AuthContext, Principal
+from broker.identity.principal import AuthContext, Principal, PrincipalKind
 from broker.identity.sessions import LOGIN_SESSION_LIFETIME
+from broker.identity.trust import Workload
 from broker.issuance.explain import answer, explain
+from broker.issuance.observe import only_observed
 from broker.issuance.request import CredentialRequest
+from broker.issuance.supposed_job import entry_of, supposed_job
 from broker.web.gate import ApiCaller, Caller
 from broker.web.wire import instant
 
 router = APIRouter(prefix="/v1", tags=["roles"])
 
-_ROLE = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+_ROLE = _WORKLOAD = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 _PRINCIPAL = r"^([pw]-[a-z2-7]{16}|[a-z0-9][a-z0-9-]{0,31}/[^\s@/]{1,128}@[^\s@/]{1,126})$"
 _NOBODY_LOGGED_IN = "a login just now, with its second factor: there is no live one"
 
@@ -88,11 +93,12 @@ class ExplanationView(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class _Explained:
-    """Whose request is explained, as it would come in."""
+    """Whose request is explained, as it would come in. `observed`: the entry only observes."""
 
     who: AuthContext
     address: Address | None
     assumed: tuple[str, ...] = ()
+    observed: bool = False
 
 
 @router.get("/roles/{name}/explain")
@@ -101,6 +107,7 @@ async def explained(
     name: Annotated[str, Path(pattern=_ROLE)],
     *,
     principal: Annotated[str | None, Query(pattern=_PRINCIPAL)] = None,
+    workload: Annotated[str | None, Query(pattern=_WORKLOAD)] = None,
     duration: Annotated[int | None, Query()] = None,
     reason: Annotated[str | None, Query()] = None,
     parameters: Annotated[list[str] | None, Query(alias="set")] = None,
@@ -108,9 +115,10 @@ async def explained(
 ) -> ExplanationView:
     """The decision as it would fall now, every limit, and what STS would be asked for.
 
-    `set` is NAME=VALUE and may be repeated; `address` stands in for the client's. Raises
-    Forbidden where others are not the caller's to ask about, NotFound for a person that is not
-    known, and for a role that is not in the policy or, to most, not offered.
+    `set` is NAME=VALUE and may be repeated; `address` stands in for the client's; `workload` is an
+    entry of the policy, of which a job is supposed. Raises Forbidden where others are not the
+    caller's to ask about, NotFound for a person or workload that is not known, and for a role that
+    is not in the policy or, to most, not offered.
     """
     asked = CredentialRequest.parse(
         {
@@ -121,7 +129,12 @@ async def explained(
         }
     )
     sees_others = caller.is_admin or caller.is_auditor
-    subject = await _explained(caller, principal, sees_others=sees_others)
+    if workload is not None:
+        if principal is not None:
+            raise InvalidRequest("Ask about a principal or a workload, not both.")
+        subject = await _as_job(caller, workload, name, sees_others=sees_others)
+    else:
+        subject = await _explained(caller, principal, name, sees_others=sees_others)
     address = address or subject.address
     found = explain(
         asked,
@@ -133,6 +146,8 @@ async def explained(
         chained=caller.parts.sts.chained,
         sees_others=sees_others,
     )
+    if subject.observed and found.error is None:
+        found = replace(found, error=only_observed())
     return ExplanationView.model_validate(
         {
             "principal": _view(subject.who.principal),
@@ -155,7 +170,9 @@ def _parameters(given: list[str]) -> dict[str, str]:
     return parameters
 
 
-async def _explained(caller: ApiCaller, reference: str | None, *, sees_others: bool) -> _Explained:
+async def _explained(
+    caller: ApiCaller, reference: str | None, role: str, *, sees_others: bool
+) -> _Explained:
     own = _Explained(caller.who.context, _address(caller.context.ip))
     if reference is None or _means(reference, caller.principal):
         return own
@@ -166,7 +183,27 @@ async def _explained(caller: ApiCaller, reference: str | None, *, sees_others: b
         raise NotFound("No such principal was ever seen here.")
     if person.id == caller.principal.id:
         return own
-    return await _as_logged_in(caller, person)
+    if person.kind is not PrincipalKind.WORKLOAD:
+        return await _as_logged_in(caller, person)
+    entry = entry_of(caller.policy, person)
+    if entry is None:
+        raise NotFound("The access policy no longer has this principal's workload entry.")
+    return _supposed(caller, entry, person, role)
+
+
+async def _as_job(caller: ApiCaller, workload: str, role: str, *, sees_others: bool) -> _Explained:
+    if not sees_others:
+        raise Forbidden("Only auditors and admins may ask about others.")
+    entry = caller.policy.workloads.get(workload)
+    if entry is None:
+        raise NotFound("The access policy has no workload of that name.")
+    known = await caller.parts.people.find_by_subject(WORKLOAD_ISSUER, entry.subject)
+    return _supposed(caller, entry, known, role)
+
+
+def _supposed(caller: ApiCaller, entry: Workload, known: Principal | None, role: str) -> _Explained:
+    job = supposed_job(entry, caller.policy.roles.get(role), known, caller.who.now)
+    return _Explained(job.who, None, job.assumed, entry.observe)
 
 
 def _means(reference: str, principal: Principal) -> bool:

@@ -17,13 +17,16 @@ from broker.devstack.threads import listen
 
 
 @asynccontextmanager
-async def listening(app: FastAPI) -> AsyncIterator[str]:
-    """Serve a started application on loopback; its origin."""
+async def listening(app: FastAPI, certificate: Path | None = None) -> AsyncIterator[str]:
+    """Serve a started application on loopback, over TLS with a certificate; its origin."""
     bound = listen()
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off", ssl_certfile=certificate
+    )
+    server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[bound]))
     try:
-        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+        yield f"http{'s' if certificate else ''}://127.0.0.1:{bound.getsockname()[1]}"
     finally:
         server.should_exit = True
         await task

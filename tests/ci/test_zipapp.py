@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 import broker
+from tests.certificate import its_own_authority
 from tests.ci.conftest import World
 from tests.ci.issuer import AUDIENCE
-from tests.ci.runner import Job, listening
+from tests.ci.runner import Done, Job, listening
 
 SECRET = "canary-secret-access-key"
 PACKAGE = Path(broker.__file__).parent
@@ -76,13 +77,23 @@ def test_a_refusal_is_an_exit_code_of_the_process_too(archive: Path) -> None:
 async def test_a_job_exchanges_its_token_with_nothing_imported_from_elsewhere(
     world: World, archive: Path, tmp_path: Path
 ) -> None:
-    async with listening(world.broker.app) as origin:
-        job = Job(tmp_path / "home", origin, {"BROKER_CI_TOKEN": world.issuer.mint("gitlab")})
-        done = await job.run(
-            *(sys.executable, "-I", "-S", "-c", WATCHED, str(archive)),
-            *("ci", "reader", "--audience", AUDIENCE, "--format", "env"),
-        )
+    certificate = its_own_authority(tmp_path)
+    async with listening(world.broker.app, certificate) as origin:
+        token = {"BROKER_CI_TOKEN": world.issuer.mint("gitlab")}
+        # The image's own authorities do not know this certificate: nothing is sent.
+        done = await exchange(archive, Job(tmp_path / "stranger", origin, token))
+        assert done.code == 4, done.err
+        assert "certificate is not trusted" in done.err
+        trusted = {**token, "SSL_CERT_FILE": str(certificate)}
+        done = await exchange(archive, Job(tmp_path / "home", origin, trusted))
     assert done.code == 0, done.err
     assert SECRET in done.out
     assert "FOREIGN [] []" in done.err
     assert len(await world.records("ci.exchanged")) == 1
+
+
+async def exchange(archive: Path, job: Job) -> Done:
+    return await job.run(
+        *(sys.executable, "-I", "-S", "-c", WATCHED, str(archive)),
+        *("ci", "reader", "--audience", AUDIENCE, "--format", "env"),
+    )

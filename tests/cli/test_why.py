@@ -101,6 +101,14 @@ def test_what_is_asked(cli: Cli, broker: FakeBroker, logged_in: Tokens):
     }
 
 
+def test_a_workload_is_asked_about_by_its_name(cli: Cli, broker: FakeBroker, logged_in: Tokens):
+    broker.replies[PATH] = Reply.of({**ALLOWED, "assumed": ["a job of workload deploy"]})
+    done = cli("why", "data-reader", "--workload", "deploy")
+    assert done.code == 0
+    assert broker.last(PATH).query == {"workload": "deploy"}
+    assert "assumed:  a job of workload deploy" in done.out
+
+
 def test_an_allowed_request_shows_limits_policy_and_tags(
     cli: Cli, broker: FakeBroker, logged_in: Tokens
 ):
@@ -181,6 +189,7 @@ def test_an_answer_of_another_shape_is_not_believed(
         ("data-reader", "--set", "bucket"),
         ("data-reader", "--principal", "alice"),
         ("data-reader", "--duration", "soon"),
+        ("data-reader", "--workload", "deploy", "--principal", "w-abcdefghij234567"),
     ],
 )
 def test_wrong_usage(cli: Cli, broker: FakeBroker, logged_in: Tokens, words: tuple[str, ...]):

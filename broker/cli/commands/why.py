@@ -19,10 +19,16 @@ _Members = dict[str, object]
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add_wanted(parser)
-    parser.add_argument(
+    about = parser.add_mutually_exclusive_group()
+    about.add_argument(
         "--principal",
         metavar="PERSON",
         help="somebody else: provider/e-mail, or a principal id (auditors and admins)",
+    )
+    about.add_argument(
+        "--workload",
+        metavar="NAME",
+        help="a CI job that this entry of the access policy lets in (auditors and admins)",
     )
     parser.add_argument(
         "--address", metavar="IP", help="as if asked from there (default: here, or their login)"
@@ -34,7 +40,7 @@ def why(arguments: argparse.Namespace) -> int:
     """GET /v1/roles/{name}/explain. 0 whichever way the decision falls."""
     asked = wanted(arguments)
     target = f"/v1/roles/{quote(asked.role, safe='')}/explain"
-    query = urlencode(_query(asked, arguments.principal, arguments.address))
+    query = urlencode(_query(asked, arguments))
     session = Session(server.find(), debug=arguments.debug)
     found = session.get(f"{target}?{query}" if query else target)
     if arguments.json:
@@ -45,16 +51,18 @@ def why(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _query(asked: Wanted, principal: str | None, address: str | None) -> list[tuple[str, str]]:
+def _query(asked: Wanted, arguments: argparse.Namespace) -> list[tuple[str, str]]:
     query = [("set", f"{name}={value}") for name, value in asked.parameters.items()]
     if asked.duration is not None:
         query.append(("duration", str(asked.duration)))
     if asked.reason is not None:
         query.append(("reason", asked.reason))
-    if principal is not None:
-        query.append(("principal", person.anybody(principal)))
-    if address is not None:
-        query.append(("address", address))
+    if arguments.principal is not None:
+        query.append(("principal", person.anybody(arguments.principal)))
+    if arguments.workload is not None:
+        query.append(("workload", arguments.workload))
+    if arguments.address is not None:
+        query.append(("address", arguments.address))
     return query
 
 
@@ -183,9 +191,10 @@ COMMANDS = {
     "why": Command(
         "Why you may have a role now, or not: the decision as it would fall, every limit, the "
         "session policy and tags; for a refusal, the nearest entries and what each lacks. Nothing "
-        "is issued. Auditors and admins may ask about anybody.",
+        "is issued. Auditors and admins may ask about anybody, and about the jobs of a workload.",
         "  broker why data-reader --set bucket=reports\n"
         "  broker why admin --principal corp/alice@example.com\n"
+        "  broker why data-reader --workload deploy\n"
         "  broker why data-reader --json | jq .allowed",
         configure,
         why,
