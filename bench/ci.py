@@ -6,7 +6,8 @@ same token, and nothing judged. Beside the bare `verify` call alone, with messag
 and signature at hand, stand `..._signature_vs_bare` (our signature step) and
 `..._token_vs_bare` (the whole token). Exchange:
 `POST /v1/ci/credentials` beside `POST /v1/credentials`, both through the whole
-application on one database, 32 at once, with an STS that answers at once.
+application on one database, 32 at once, with an STS that answers at once; on SQLite
+(`exchange_vs_issuance`) and on PostgreSQL (`exchange_vs_issuance_postgresql`).
 Rounds alternate, and the ratios are of the medians over rounds. Ends with one
 JSON line.
 """
@@ -35,6 +36,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from joserfc.jwk import ECKey, Key, RSAKey
 from joserfc.jws import JWSRegistry
 from sqlalchemy import insert
+from stage.postgresql import cluster
 from starlette.types import ASGIApp
 
 from broker.access.parse import parse_policy
@@ -376,8 +378,9 @@ def settings_in(folder: Path, url: str) -> Settings:
     )
 
 
-async def exchange(issuer: Issuer, folder: Path, rounds: int, each: int) -> dict[str, float]:
-    url = f"sqlite+aiosqlite:///{folder}/bench.db"
+async def exchange(
+    issuer: Issuer, url: str, folder: Path, rounds: int, each: int
+) -> dict[str, float]:
     await migrate(url)
     database = Database.open(url)
     text = policy_text()
@@ -427,6 +430,15 @@ async def exchange(issuer: Issuer, folder: Path, rounds: int, each: int) -> dict
     }
 
 
+def exchanges(database: str, issuer: Issuer, url: str, folder: str, rounds: int) -> float:
+    """What an exchange costs in issuances, on this database."""
+    measured = asyncio.run(exchange(issuer, url, Path(folder), rounds=rounds, each=96))
+    for name in ("exchange", "issuance"):
+        per_second, p99 = 1 / measured[name], measured[f"{name}_p99"] * 1000
+        print(f"{database}: {name}: {per_second:.0f}/s, p99 {p99:.1f} ms at {AT_ONCE} at once")
+    return round(measured["exchange"] / measured["issuance"], 3)
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--quick", action="store_true", help="under a minute")
@@ -443,12 +455,14 @@ def main() -> None:
         ratios[f"{name}_token_vs_bare"] = round(taken["token"] / taken["bare"], 3)
         shown = ", ".join(f"{way} {seconds * 1e6:.1f} us" for way, seconds in taken.items())
         print(f"{algorithm}: {shown}")
+    rounds = 10 if quick else 60
     with tempfile.TemporaryDirectory() as folder:
-        measured = asyncio.run(exchange(issuer, Path(folder), rounds=10 if quick else 60, each=96))
-    for name in ("exchange", "issuance"):
-        per_second, p99 = 1 / measured[name], measured[f"{name}_p99"] * 1000
-        print(f"{name}: {per_second:.0f}/s, p99 {p99:.1f} ms at {AT_ONCE} at once")
-    ratios["exchange_vs_issuance"] = round(measured["exchange"] / measured["issuance"], 3)
+        url = f"sqlite+aiosqlite:///{folder}/bench.db"
+        ratios["exchange_vs_issuance"] = exchanges("SQLite", issuer, url, folder, rounds)
+    with tempfile.TemporaryDirectory() as folder, cluster() as postgresql:
+        url = postgresql.database("bench")
+        name = "exchange_vs_issuance_postgresql"
+        ratios[name] = exchanges("PostgreSQL", issuer, url, folder, rounds)
     print(json.dumps({"name": "ci", "ratios": ratios}))
 
 
