@@ -1,0 +1,141 @@
+"""The metrics as they are counted, in a registry of their own for each application.
+
+Owns the bound children (looking one up by its labels costs three times what counting
+does) and the text that Prometheus reads. Does not own names and meanings
+(`adapters/metrics`), nor who counts when.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+
+from broker import __version__
+from broker.adapters import metrics
+from broker.adapters.metrics import Metric
+
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+UNKNOWN = "(unknown)"
+OTHER = "other"
+# More roles than any policy has had while one process ran: beyond it, memory has a bound too.
+_MOST_ROLES = 4096
+
+STAGES = ("authenticate", "decide", "audit_requested", "sts", "audit_concluded")
+ISSUANCE_OUTCOMES = ("issued", "denied", "failed", "withheld", "unrecorded", "error")
+STS_RESULTS = ("ok", "throttled", "refused", "server_fault", "not_sent", "cut", "odd")
+STATUS_CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
+
+
+class Instruments:
+    """One an application; nothing is shared between two of them in one process.
+
+    Its methods are called from the event loop, and by sinks' threads.
+    """
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.credential_requests = self._counter(metrics.CREDENTIAL_REQUESTS)
+        self.issuances = self._counter(metrics.ISSUANCES)
+        self.issuance_duration = self._histogram(metrics.ISSUANCE_DURATION)
+        stages = self._histogram(metrics.ISSUANCE_STAGE_DURATION)
+        self.stages = {stage: stages.labels(stage) for stage in STAGES}
+        self.denials = self._counter(metrics.DENIALS)
+        self.rate_limited = self._counter(metrics.RATE_LIMITED)
+        self.issuances_open = self._gauge(metrics.ISSUANCES_OPEN)
+        self.issuances_orphaned = self._counter(metrics.ISSUANCES_ORPHANED)
+        self.logins = self._counter(metrics.LOGINS)
+        self.second_factors = self._counter(metrics.SECOND_FACTORS)
+        self.second_factor_failures = self._counter(metrics.SECOND_FACTOR_FAILURES)
+        self.second_factor_locks = self._counter(metrics.SECOND_FACTOR_LOCKS)
+        self.ci_exchanges = self._counter(metrics.CI_EXCHANGES)
+        self.audit_queue = self._gauge(metrics.AUDIT_QUEUE)
+        self.audit_flush_records = self._histogram(metrics.AUDIT_FLUSH_RECORDS)
+        self.audit_flush_duration = self._histogram(metrics.AUDIT_FLUSH_DURATION)
+        self.audit_flush_failures = self._counter(metrics.AUDIT_FLUSH_FAILURES)
+        self.audit_head = self._gauge(metrics.AUDIT_HEAD)
+        self.audit_checkpoint_timestamp = self._gauge(metrics.AUDIT_CHECKPOINT_TIMESTAMP)
+        self.audit_unsigned = self._gauge(metrics.AUDIT_UNSIGNED)
+        self.audit_copy_failing = self._gauge(metrics.AUDIT_COPY_FAILING)
+        # `sink_lag.labels(name).set(n)` and `sink_failures.labels(name).inc()`.
+        self.sink_lag = self._gauge(metrics.SINK_LAG)
+        self.sink_failures = self._counter(metrics.SINK_FAILURES)
+        requests = self._counter(metrics.STS_REQUESTS)
+        self.sts_requests = {result: requests.labels(result) for result in STS_RESULTS}
+        self.sts_throttles = self._counter(metrics.STS_THROTTLES)
+        self.sts_errors = self._counter(metrics.STS_ERRORS)
+        self.ready = self._gauge(metrics.READY)
+        self.pool_size = self._gauge(metrics.POOL_SIZE)
+        self.pool_in_use = self._gauge(metrics.POOL_IN_USE)
+        self.pool_wait_duration = self._histogram(metrics.POOL_WAIT_DURATION)
+        answers = self._counter(metrics.HTTP_REQUESTS)
+        self._answers = [answers.labels(status) for status in STATUS_CLASSES]
+        self._gauge(metrics.BUILD_INFO).labels(__version__, platform.python_version()).set(1)
+        ProcessCollector(registry=self._registry)
+        self._by_role: dict[tuple[str, str], Counter] = {}
+        self._by_outcome: dict[str, Counter] = {}
+
+    # --- Counting ------------------------------------------------------------------------
+
+    def issuance(self, role: str | None, outcome: str) -> None:
+        """`role` is a name of the access policy's, or None for one that it does not have."""
+        key = (UNKNOWN if role is None else role, outcome)
+        child = self._by_role.get(key)
+        if child is None:
+            if len(self._by_role) >= _MOST_ROLES * len(ISSUANCE_OUTCOMES):
+                key = (f"({OTHER})", outcome)
+            child = self._by_role[key] = self.issuances.labels(*key)
+        child.inc()
+
+    def credentials_answered(self, outcome: str) -> None:
+        """`outcome` is "issued", or the code of the refusal."""
+        child = self._by_outcome.get(outcome)
+        if child is None:
+            child = self._by_outcome[outcome] = self.credential_requests.labels(outcome)
+        child.inc()
+
+    def answered(self, status: int) -> None:
+        """An HTTP request ended so; 0 where nothing was answered."""
+        self._answers[status // 100 if 100 <= status < 600 else 0].inc()
+
+    # --- Reading -------------------------------------------------------------------------
+
+    def exposition(self) -> bytes:
+        """Everything, in Prometheus' text format."""
+        return generate_latest(_WithoutCreated(self._registry))
+
+    def public_exposition(self) -> bytes:
+        """What anybody may read: numbers that name no role, provider or place."""
+        names = [name for metric in metrics.PUBLIC for name in metric.series]
+        return generate_latest(_WithoutCreated(self._registry.restricted_registry(names)))
+
+    # --- Making --------------------------------------------------------------------------
+
+    def _counter(self, metric: Metric) -> Counter:
+        return Counter(metric.name, metric.help, metric.labels, registry=self._registry)
+
+    def _gauge(self, metric: Metric) -> Gauge:
+        return Gauge(metric.name, metric.help, metric.labels, registry=self._registry)
+
+    def _histogram(self, metric: Metric) -> Histogram:
+        return Histogram(
+            metric.name, metric.help, metric.labels, registry=self._registry, buckets=metric.buckets
+        )
+
+
+class _WithoutCreated(Collector):
+    """prometheus-client adds a `_created` series to every counter and histogram, half as much
+    again to store for what no graph here shows; its own switch for that is a global.
+    """
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    def collect(self) -> Iterator[Family]:
+        for family in self._collector.collect():
+            family.samples = [one for one in family.samples if not one.name.endswith("_created")]
+            yield family
