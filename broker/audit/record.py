@@ -65,6 +65,7 @@ class EventType(StrEnum):
     AUDIT_SUPPRESSED = "audit.suppressed"
     AUDIT_CHECKPOINT = "audit.checkpoint"
     AUDIT_ROLLBACK_ACCEPTED = "audit.rollback_accepted"
+    AUDIT_SINKS_CHANGED = "audit.sinks_changed"
     ACCESS_APPLIED = "access.applied"
     ACCESS_PROPOSED = "access.proposed"
     ACCESS_APPROVED = "access.approved"

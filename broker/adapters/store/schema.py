@@ -442,3 +442,27 @@ audit_attachments = Table(
     Column("sha256", Text, primary_key=True),
     Column("body", LargeBinary, nullable=False),
 )
+
+# How far each sink of the log has got. A sink that was taken out of the settings keeps its row:
+# put back, it goes on where it was.
+audit_sinks = Table(
+    "audit_sinks",
+    metadata,
+    Column("name", Text, primary_key=True),
+    # Where it delivers to, without secrets, as canonical JSON.
+    Column("description", Text, nullable=False),
+    # The last record that was delivered, and the end of the batch under way: a repeat, whoever
+    # makes it, ends there too.
+    Column("position", BigInteger, nullable=False),
+    Column("batch_end", BigInteger),
+    # The process that delivers, until when it alone may.
+    Column("holder", Text),
+    Column("held_until", UtcTime),
+    Column("failures", Integer, nullable=False),
+    Column("failing_since", UtcTime),
+    Column("last_error", Text),
+    Column("retry_at", UtcTime),
+    Column("delivered_at", UtcTime),
+    Column("updated_at", UtcTime, nullable=False),
+    Column("removed_at", UtcTime),
+)
