@@ -5,6 +5,7 @@ One file, Python's standard library, nothing of the broker: so that an auditor c
 read it in one sitting, and so that a mistake in the other verifier shows.
 
     verify_log.py EXPORT|DIRECTORY [--key VKEY] [--checkpoint FILE] [--receipt FILE]
+                  [--witness VKEY]
 
 Exit code 0: consistent (authentic, with a key); 1: broken; 2: wrong usage.
 """
@@ -17,6 +18,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
 
@@ -236,6 +238,8 @@ def read_optional(path: Path) -> bytes | None:
 
 # --- Signed notes ---------------------------------------------------------------------------------
 
+Key = tuple[str, bytes, bytes]  # name, key id, public key
+
 
 def unbase64(text: str) -> bytes:
     data = base64.b64decode(text.encode("ascii"), validate=True)
@@ -244,19 +248,19 @@ def unbase64(text: str) -> bytes:
     return data
 
 
-def parse_key(vkey: str) -> tuple[str, bytes, bytes]:
-    """Name, key id and public key."""
+def parse_key(vkey: str, kind: bytes = b"\1") -> tuple[str, bytes, bytes]:
+    """Name, key id and public key. `kind` is 1 for keys of logs, 4 for those of witnesses."""
     name, key_id, encoded = vkey.split("+", 2)
     data = unbase64(encoded)
     public = data[1:]
-    if data[:1] != b"\1" or len(public) != 32 or not name or any(c.isspace() for c in name):
+    if data[:1] != kind or len(public) != 32 or not name or any(c.isspace() for c in name):
         raise ValueError("not an Ed25519 verifier key")
-    if sha(name.encode(), b"\n\1", public)[:4].hex() != key_id:
+    if sha(name.encode(), b"\n", data)[:4].hex() != key_id:
         raise ValueError("the key id does not belong to the key")
     return name, bytes.fromhex(key_id), public
 
 
-def parse_note(note: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:
+def parse_note(note: str) -> tuple[str, list[Key]]:
     """The text, and each signature's key name, key id and bytes."""
     if len(note) > 65_536 or any(c < " " and c != "\n" for c in note):
         raise ValueError("not a note")
@@ -284,9 +288,8 @@ def parse_checkpoint(text: str) -> tuple[str, int, bytes]:
     return origin, int(size), data
 
 
-def open_checkpoint(note: str, keys: list[tuple[str, bytes, bytes]]) -> tuple[int, bytes]:
-    """Size and root. ValueError unless one of the keys, if there are any, has signed it."""
-    text, signatures = parse_note(note)
+def signed_by(text: str, signatures: list[Key], keys: list[Key]) -> None:
+    """ValueError unless one of the keys has signed the text, and none falsely."""
     trusted = 0
     for name, key_id, signature in signatures:
         for known in keys:
@@ -294,21 +297,81 @@ def open_checkpoint(note: str, keys: list[tuple[str, bytes, bytes]]) -> tuple[in
                 if not ed25519_verify(known[2], text.encode(), signature):
                     raise ValueError("a false signature")
                 trusted += 1
-    if keys and not trusted:
+    if not trusted:
         raise ValueError("signed by no key that was given")
-    _, size, root = parse_checkpoint(text)
-    return size, root
 
 
-def open_receipt(
-    value: object, keys: list[tuple[str, bytes, bytes]]
-) -> tuple[int, bytes, int, bytes]:
+def open_checkpoint(note: str, keys: list[Key]) -> tuple[str, int, bytes]:
+    """Origin, size and root. ValueError unless one of the keys, if there are any, has signed it."""
+    text, signatures = parse_note(note)
+    if keys:
+        signed_by(text, signatures, keys)
+    return parse_checkpoint(text)
+
+
+def check_witness(note: str, witness: Key) -> None:
+    """ValueError unless the witness has cosigned the note, and never falsely."""
+    text, signatures = parse_note(note)
+    found = False
+    for name, key_id, signature in signatures:
+        if (name, key_id) != witness[:2]:
+            continue
+        seconds = int.from_bytes(signature[:8], "big")
+        message = f"cosignature/v1\ntime {seconds}\n{text}".encode()
+        if seconds >= 2**63 or not ed25519_verify(witness[2], message, signature[8:]):
+            raise ValueError("a false cosignature")
+        found = True
+    if not found:
+        raise ValueError(f"not cosigned by the witness {witness[0]}")
+
+
+def open_certificate(note: str, keys: list[Key]) -> tuple[str, Key, datetime, datetime]:
+    """Origin, key, begin and end of a delegate. ValueError unless a key of that origin, if
+    there are any keys, has signed it.
+    """
+    text, signatures = parse_note(note)
+    lines = text.split("\n")
+    labels = ["broker-log-delegate/v1", "origin ", "key ", "from ", "until ", ""]
+    if len(lines) != 6 or not all(a.startswith(b) for a, b in zip(lines, labels, strict=True)):
+        raise ValueError("not a certificate")
+    if lines[0] != labels[0] or lines[5]:
+        raise ValueError("not a certificate")
+    origin = lines[1][len("origin ") :]
+    delegate = parse_key(lines[2][len("key ") :])
+    begins, ends = parse_time(lines[3][len("from ") :]), parse_time(lines[4][len("until ") :])
+    if delegate[0] != f"{origin}/delegate":
+        raise ValueError("the delegate is not named after its log")
+    if not timedelta(0) < ends - begins <= timedelta(hours=24):
+        raise ValueError("certified for no time, or for more than 24 hours")
+    if keys:
+        signed_by(text, signatures, [key for key in keys if key[0] == origin])
+    return origin, delegate, begins, ends
+
+
+def parse_time(text: str) -> datetime:
+    moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ")  # noqa: DTZ007 - both sides are UTC
+    if moment.strftime("%Y-%m-%dT%H:%M:%SZ") != text:
+        raise ValueError("a time in another spelling")
+    return moment
+
+
+def open_receipt(value: object, keys: list[Key]) -> tuple[int, bytes, int, bytes]:
     """Number and leaf of its record, size and root of its checkpoint."""
     members = {"version", "seq", "record", "path", "checkpoint"}
-    if not isinstance(value, dict) or set(value) != members or value["version"] != 1:
+    if not isinstance(value, dict) or type(value.get("version")) is not int:
         raise ValueError("not a receipt")
-    size, root = open_checkpoint(value["checkpoint"], keys)
+    if value["version"] == 2:
+        members.add("certificate")
+    elif value["version"] != 1:
+        raise ValueError("not a receipt")
+    if set(value) != members:
+        raise ValueError("not a receipt")
     record = value["record"].encode("utf-8")
+    if value["version"] == 1:
+        _, size, root = open_checkpoint(value["checkpoint"], keys)
+    else:
+        certificate = open_certificate(value["certificate"], keys)
+        size, root = open_delegated(value["checkpoint"], certificate, record, checked=bool(keys))
     path = [bytes.fromhex(one) for one in value["path"]]
     if any(
         len(one) != 32 or one.hex() != text for one, text in zip(path, value["path"], strict=True)
@@ -320,6 +383,25 @@ def open_receipt(
     if number_of(record) != value["seq"]:
         raise ValueError("the receipt's record has another number")
     return value["seq"], leaf, size, root
+
+
+def open_delegated(
+    note: str, certificate: tuple[str, Key, datetime, datetime], record: bytes, *, checked: bool
+) -> tuple[int, bytes]:
+    """Size and root of a head that a delegate has signed for a record of its time."""
+    log, delegate, begins, ends = certificate
+    origin, size, root = open_checkpoint(note, [delegate] if checked else [])
+    if not checked:
+        return size, root
+    if origin != log:
+        raise ValueError("the delegate is another log's")
+    written = json.loads(record)["time"]
+    # Records' times have microseconds, in one spelling; what is after the second changes nothing.
+    if len(written) != 27 or written[19] != "." or not written[20:26].isdigit():
+        raise ValueError("the record has no time")
+    if not begins <= parse_time(f"{written[:19]}{written[26:]}") < ends:
+        raise ValueError("the delegate was not certified for the time of the record")
+    return size, root
 
 
 # --- Ed25519 (RFC 8032) in affine coordinates: slow, and short ------------------------------------
@@ -387,13 +469,18 @@ def ed25519_verify(public: bytes, message: bytes, signature: bytes) -> bool:
 def verify(arguments: argparse.Namespace) -> str:
     """What was found, in one line. Broken, or ValueError for wrong usage."""
     keys = [parse_key(vkey) for vkey in arguments.key]
+    witnesses = [parse_key(vkey, b"\4") for vkey in arguments.witness]
     source = Path(arguments.source)
     beside = source / "checkpoint" if source.is_dir() else Path(f"{arguments.source}.checkpoint")
     names = arguments.checkpoint or ([str(beside)] if beside.is_file() else [])
     heads: list[tuple[int, bytes]] = []
     leaves: dict[int, bytes] = {}
     try:
-        heads += [open_checkpoint(Path(name).read_text("utf-8"), keys) for name in names]
+        for name in names:
+            note = Path(name).read_text("utf-8")
+            heads.append(open_checkpoint(note, keys)[1:])
+            for witness in witnesses:
+                check_witness(note, witness)
         for name in arguments.receipt:
             seq, leaf, size, root = open_receipt(json.loads(Path(name).read_bytes()), keys)
             leaves[seq] = leaf
@@ -402,6 +489,8 @@ def verify(arguments: argparse.Namespace) -> str:
         raise Broken(0, str(error)) from None
     if (keys or source.is_dir()) and not heads:
         raise ValueError("nothing signed to check with: give --checkpoint FILE")
+    if witnesses and not (keys and names):
+        raise ValueError("--witness asks for a checkpoint, and for the log's --key")
     tree = Tree({size for size, _ in heads}, set(leaves))
     if source.is_dir():
         read_tiles(source, max(size for size, _ in heads), tree)
@@ -435,7 +524,7 @@ def compare(tree: Tree, heads: list[tuple[int, bytes]], leaves: dict[int, bytes]
 def main() -> int:
     parser = argparse.ArgumentParser(description="Verify an audit log of broker's.")
     parser.add_argument("source", help="an export, or a directory of tiles")
-    for option in ("--key", "--checkpoint", "--receipt"):
+    for option in ("--key", "--checkpoint", "--receipt", "--witness"):
         parser.add_argument(option, action="append", default=[])
     arguments = parser.parse_args()
     try:

@@ -72,14 +72,20 @@ class VerifierKey:
         return f"{self.name}+{self.key_id.hex()}+{encoded}"
 
 
+class CannotSign(Exception):
+    """The private half can't be used now: it is out of reach, refused, or past its time. Says
+    which.
+    """
+
+
 class Signer(Protocol):
-    """The private half. Implemented by `adapters/signing`."""
+    """The private half. Implemented by `adapters/signing` and `adapters/kms_signing`."""
 
     @property
     def key(self) -> VerifierKey: ...
 
     def sign(self, message: bytes) -> bytes:
-        """The Ed25519 signature (64 bytes)."""
+        """The Ed25519 signature (64 bytes). Raises CannotSign; a key far away blocks."""
         ...
 
 

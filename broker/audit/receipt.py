@@ -1,13 +1,14 @@
 """Receipts: the proof, handed out with credentials, that their record is in the log.
 
-Owns the JSON form, version 1, and its offline check:
+Owns the JSON form and its offline check:
 
     {"version": 1, "seq": 17, "record": "<the record's exact bytes>",
      "path": ["<hex>", ...], "checkpoint": "<signed note>"}
 
 `path` is the inclusion proof (RFC 9162) of the record in the tree that
 `checkpoint` signs. So whoever holds a receipt can show, without the broker,
-what was recorded and that the log's key stood for it.
+what was recorded and that the log's key stood for it. In version 2 a delegate has
+signed the checkpoint, and `certificate` is the log's word for it (`delegate`).
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from broker.audit.chain import MAX_RECORD_BYTES, leaf_hash
 from broker.audit.checkpoint import Checkpoint, opened, unverified
+from broker.audit.delegate import certified, claimed, time_of
 from broker.audit.merkle import HASH_BYTES, BadProof, verify_inclusion
-from broker.audit.note import VerifierKey
+from broker.audit.note import BadNote, Signer, VerifierKey
 
 VERSION = 1
+VERSION_DELEGATED = 2
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _MEMBERS = {"version", "seq", "record", "path", "checkpoint"}
 
@@ -33,18 +37,22 @@ class BadReceipt(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """`checkpoint` is the signed note as it is."""
+    """`checkpoint` is the signed note as it is, and so is `certificate`, where a delegate has
+    signed.
+    """
 
     seq: int
     record: bytes
     path: tuple[bytes, ...]
     checkpoint: str
+    certificate: str | None = None
 
     @classmethod
     def parse(cls, value: object) -> Receipt:
         """From the JSON object. Raises BadReceipt."""
-        if not isinstance(value, dict) or set(value) != _MEMBERS or value["version"] != VERSION:
-            raise BadReceipt("not a receipt of version 1")
+        if not isinstance(value, dict) or not _is_receipt(value):
+            raise BadReceipt("not a receipt of version 1 or 2")
+        certificate = value.get("certificate")
         seq, record, path, note = (value[n] for n in ("seq", "record", "path", "checkpoint"))
         if type(seq) is not int or seq < 1 or not isinstance(record, str):
             raise BadReceipt("its number or record is missing")
@@ -58,26 +66,44 @@ class Receipt:
             raise BadReceipt("its record is not text") from None
         if len(encoded) > MAX_RECORD_BYTES:
             raise BadReceipt("its record is too long")
-        return cls(seq, encoded, tuple(bytes.fromhex(one) for one in path), note)
+        hashed = tuple(bytes.fromhex(one) for one in path)
+        return cls(seq, encoded, hashed, note, certificate)
 
     def as_json(self) -> dict[str, object]:
         """The JSON object."""
+        delegated = {} if self.certificate is None else {"certificate": self.certificate}
         return {
-            "version": VERSION,
+            "version": VERSION_DELEGATED if delegated else VERSION,
             "seq": self.seq,
             "record": self.record.decode("utf-8"),
             "path": [one.hex() for one in self.path],
             "checkpoint": self.checkpoint,
+            **delegated,
         }
 
-    def verify(self, keys: Iterable[VerifierKey]) -> Checkpoint:
+    def verify(self, keys: Iterable[VerifierKey], *, at: datetime | None = None) -> Checkpoint:
         """The checkpoint, once its signature, the record's place in its tree and the number in
-        the record are right. Raises BadNote, BadProof or BadReceipt.
+        the record are right: signed by one of the log's `keys`, or by a delegate that one of them
+        has certified for the time of the record, and, where it is given, for `at`.
+
+        Raises BadNote, BadProof or BadReceipt.
         """
-        return self._check(opened(self.checkpoint, keys))
+        if self.certificate is None:
+            return self._check(opened(self.checkpoint, keys))
+        certificate = certified(self.certificate, keys)
+        checkpoint = self._check(opened(self.checkpoint, [certificate.key]))
+        if checkpoint.origin != certificate.origin:
+            raise BadNote("the delegate is another log's")
+        if not certificate.covers(time_of(self.members().get("time"))):
+            raise BadNote("the delegate was not certified for the time of the record")
+        if at is not None and not certificate.covers(at):
+            raise BadNote("the delegate is not certified for this time")
+        return checkpoint
 
     def unverified(self) -> Checkpoint:
-        """The same without the signature: the checkpoint is a claim."""
+        """The same without the signatures: the checkpoint is a claim."""
+        if self.certificate is not None:
+            claimed(self.certificate)
         return self._check(unverified(self.checkpoint))
 
     def _check(self, checkpoint: Checkpoint) -> Checkpoint:
@@ -96,6 +122,26 @@ class Receipt:
         if not isinstance(value, dict):
             raise BadReceipt("its record is not a JSON object")
         return value
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptKey:
+    """What signs the heads in receipts of the log `origin`: a key of the log's own, or a
+    delegate with its certificate.
+    """
+
+    origin: str
+    signer: Signer
+    certificate: str | None = None
+
+
+def _is_receipt(value: dict[object, object]) -> bool:
+    version = value.get("version")
+    if type(version) is not int:
+        return False
+    if version == VERSION_DELEGATED:
+        return set(value) == _MEMBERS | {"certificate"} and isinstance(value["certificate"], str)
+    return version == VERSION and set(value) == _MEMBERS
 
 
 def hashes(values: object) -> Sequence[bytes]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from broker.audit.authentic import Evidence
+from broker.audit.cosignature import CosignerKey, require_cosigned
 from broker.audit.merkle import BadProof
 from broker.audit.note import BadNote, VerifierKey
 from broker.audit.receipt import BadReceipt, Receipt
@@ -31,10 +32,26 @@ def read_keys(texts: list[str]) -> list[VerifierKey]:
         raise WrongUsage(f"--key: {error}") from None
 
 
-def evidence(notes: list[str], receipt_files: list[str], keys: list[VerifierKey]) -> Evidence:
-    """Raises NotAuthentic for what is not signed by the keys, WrongUsage for what can't be read."""
+def read_witnesses(texts: list[str]) -> list[CosignerKey]:
+    """Raises WrongUsage."""
+    try:
+        return [CosignerKey.parse(text.strip()) for text in texts]
+    except BadNote as error:
+        raise WrongUsage(f"--witness: {error}") from None
+
+
+def evidence(
+    notes: list[str],
+    receipt_files: list[str],
+    keys: list[VerifierKey],
+    witnesses: list[CosignerKey],
+) -> Evidence:
+    """Raises NotAuthentic for what is not signed by the keys, or not by every witness;
+    WrongUsage for what can't be read.
+    """
     receipts = [_receipt(name) for name in receipt_files]
     try:
+        require_cosigned(notes, witnesses)
         return Evidence.read(notes, receipts, keys)
     except (BadNote, BadProof, BadReceipt) as error:
         raise NotAuthentic(f"not authentic: {clean(str(error))}") from None

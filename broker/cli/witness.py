@@ -18,9 +18,11 @@ import json
 import os
 import re
 import time
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from broker.audit.checkpoint import Checkpoint, follow, opened
+from broker.audit.delegate import claimed
 from broker.audit.merkle import BadProof, verify_consistency
 from broker.audit.note import BadNote, VerifierKey
 from broker.audit.receipt import BadReceipt, Receipt, hashes
@@ -36,6 +38,8 @@ _KEEP = 1000
 RECEIPTS_A_LOGIN = 32
 # A receipt's head may be newer than the last checkpoint, which is made every few seconds.
 _OVERDUE_SECONDS = 300.0
+# How wrong this machine's clock may be where a delegate's end is looked at: AWS allows as much.
+_CLOCK = timedelta(minutes=5)
 _ISSUANCE = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
 _RECEIPT = re.compile(r"(?P<seq>[0-9]{16})-[A-Za-z0-9-]{1,64}\.json", re.ASCII)
 
@@ -77,7 +81,7 @@ def keep_receipt(server: Server, value: object, issuance_id: str | None) -> None
     try:
         receipt = Receipt.parse(value)
         if state is not None:
-            receipt.verify(state.vkeys)
+            receipt.verify(state.vkeys, at=_in_time(receipt))
         else:
             receipt.unverified()
         subject = receipt.members().get("subject")
@@ -92,6 +96,19 @@ def keep_receipt(server: Server, value: object, issuance_id: str | None) -> None
     paths.write_private(f"{_receipts(server)}/{name}", text.encode("utf-8"))
     for old in _names(server)[:-_KEEP]:
         paths.remove(f"{_receipts(server)}/{old}")
+
+
+def _in_time(receipt: Receipt) -> datetime:
+    """Now, on a clock that may be a little wrong: a delegate that ended, and was stolen since,
+    could date its record back.
+    """
+    now = datetime.now(UTC)
+    if receipt.certificate is None:
+        return now
+    certificate = claimed(receipt.certificate)
+    if now >= certificate.ends:
+        return now - _CLOCK
+    return now + _CLOCK if now < certificate.begins else now
 
 
 # --- At each login ---------------------------------------------------------------------------

@@ -71,6 +71,13 @@ def configure_verify(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a receipt of an issuance; may be repeated",
     )
+    parser.add_argument(
+        "--witness",
+        action="append",
+        default=[],
+        metavar="VKEY",
+        help="a witness that must have cosigned every checkpoint; may be repeated",
+    )
 
 
 def tail(arguments: argparse.Namespace) -> int:
@@ -181,11 +188,14 @@ def _whole_file(path: Path) -> Iterator[BinaryIO]:
 def verify(arguments: argparse.Namespace) -> int:
     """By `broker.audit`, in one pass; 1 where it is broken, naming the first bad record."""
     keys = audit_evidence.read_keys(arguments.key)
+    witnesses = audit_evidence.read_witnesses(arguments.witness)
     given = [audit_evidence.note_file(Path(name)) for name in arguments.checkpoint]
     notes = given or audit_source.checkpoint(arguments.source, debug=arguments.debug)
-    evidence = audit_evidence.evidence(notes, arguments.receipt, keys)
+    evidence = audit_evidence.evidence(notes, arguments.receipt, keys, witnesses)
     if keys and not evidence.checkpoints:
         raise WrongUsage("nothing signed to check the key with: give --checkpoint FILE")
+    if witnesses and not (keys and notes):
+        raise WrongUsage("--witness asks for a checkpoint, and for the log's --key")
     if arguments.source != "-" and Path(arguments.source).is_dir():
         return _verify_tiles(Path(arguments.source), evidence)
     with audit_source.opened(arguments.source, debug=arguments.debug) as chunks:
@@ -256,7 +266,8 @@ COMMANDS = {
         "without it only that it is consistent in itself.",
         "  broker audit verify audit.jsonl\n"
         "  broker audit verify audit.jsonl --key broker.example.com+1b2c3d4e+AbCd...\n"
-        "  broker audit verify https://broker.example.com --key VKEY --receipt receipt.json",
+        "  broker audit verify https://broker.example.com --key VKEY --receipt receipt.json\n"
+        "  broker audit verify audit.jsonl --key VKEY --witness witness.example.com+5a6b7c8d+BA...",
         configure_verify,
         verify,
     ),
