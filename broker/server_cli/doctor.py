@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from broker.access.policy import AccessPolicy
@@ -136,7 +137,8 @@ async def _roles(
         else:
             task.cancel()
             message = f"not checked within {_ROLES_SECONDS:.0f} s"
-            found.append(fail(f"role {name}", message, "see what hangs above, and run it again"))
+            late = fail(f"role {name}", message, "see what hangs above, and run it again")
+            found.append(replace(late, role=name))
     return found
 
 

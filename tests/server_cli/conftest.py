@@ -134,6 +134,10 @@ class Report:
     @property
     def checks(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = json.loads(self.out)
+        for check in found:
+            assert list(check) == ["check", "status", "detail", "cure", "role"]
+            assert check["status"] in ("ok", "warning", "failed")
+            assert (check["cure"] is None) == (check["status"] == "ok")
         return found
 
     def of(self, name: str) -> dict[str, Any]:
@@ -143,8 +147,8 @@ class Report:
         return found[0]
 
     def wrong(self) -> list[tuple[str, str]]:
-        """Every warning and failure: its level and name."""
-        return [(one["level"], one["check"]) for one in self.checks if one["level"] != "ok"]
+        """Every warning and failure: its status and name."""
+        return [(one["status"], one["check"]) for one in self.checks if one["status"] != "ok"]
 
 
 @dataclass

@@ -32,7 +32,7 @@ def test_wrong_settings_are_all_there_is(host: Host) -> None:
     report = host.doctor()
     assert report.code == 1
     assert [check["check"] for check in report.checks] == ["settings", "settings"]
-    messages = [check["message"] for check in report.checks]
+    messages = [check["detail"] for check in report.checks]
     assert any("server.trusted_proxy: is no setting" in message for message in messages)
     assert any("database.url: write sqlite" in message for message in messages)
     assert all("settings file" in check["cure"] for check in report.checks)
@@ -50,15 +50,15 @@ def test_what_the_host_gets_wrong(host: Host) -> None:
     report = host.doctor()
     assert report.code == 1
     assert report.wrong() == [
-        ("warn", "trusted proxies"),
-        ("fail", "sealing keys"),
-        ("fail", "signing keys"),
-        ("warn", "enrolment"),
-        ("warn", "database file"),
+        ("warning", "trusted proxies"),
+        ("failed", "sealing keys"),
+        ("failed", "signing keys"),
+        ("warning", "enrolment"),
+        ("warning", "database file"),
     ]
     assert report.of("sealing keys")["cure"] == f"chmod 600 {keys}/sealing"
-    assert "mode 0644" in report.of("sealing keys")["message"]
-    assert "No such file" in report.of("signing keys")["message"]
+    assert "mode 0644" in report.of("sealing keys")["detail"]
+    assert "No such file" in report.of("signing keys")["detail"]
     assert "restore it from your backup" in report.of("signing keys")["cure"]
     assert "broker enrol-code" in report.of("enrolment")["cure"]
 
@@ -73,13 +73,13 @@ def test_damaged_keys_and_nobody_to_administer(host: Host) -> None:
     report = host.doctor("--policy", str(file))
     assert report.code == 1
     assert report.wrong() == [
-        ("warn", "public url"),
-        ("fail", "sealing keys"),
-        ("warn", "signing keys"),
-        ("fail", "providers"),
-        ("fail", "admins"),
+        ("warning", "public url"),
+        ("failed", "sealing keys"),
+        ("warning", "signing keys"),
+        ("failed", "providers"),
+        ("failed", "admins"),
     ]
-    assert "damaged" in report.of("sealing keys")["message"]
+    assert "damaged" in report.of("sealing keys")["detail"]
     assert "canary" not in report.out
     assert "[bootstrap] admins" in report.of("admins")["cure"]
 
@@ -89,8 +89,8 @@ def test_a_database_that_is_not_there(host: Host) -> None:
     host.settings["database"]["url"] = f"sqlite+aiosqlite:///{missing}"
     report = host.doctor()
     assert report.code == 1
-    assert report.wrong() == [("fail", "database")]
-    assert "no database file" in report.of("database")["message"]
+    assert report.wrong() == [("failed", "database")]
+    assert "no database file" in report.of("database")["detail"]
     assert "broker migrate" in report.of("database")["cure"]
     assert not missing.exists()  # a doctor makes nothing
 
@@ -100,7 +100,7 @@ def test_a_database_without_tables(host: Host) -> None:
     empty.touch(0o600)
     host.settings["database"]["url"] = f"sqlite+aiosqlite:///{empty}"
     report = host.doctor()
-    assert report.wrong() == [("fail", "database schema")]
+    assert report.wrong() == [("failed", "database schema")]
     assert report.of("database schema")["cure"] == "run `broker migrate`"
 
 
@@ -112,7 +112,7 @@ def test_a_database_that_does_not_answer(host: Host) -> None:
         started = time.monotonic()
         report = host.doctor()
     assert time.monotonic() - started < 60
-    assert report.wrong() == [("fail", "database")]
+    assert report.wrong() == [("failed", "database")]
     assert "canary-password" not in report.out + report.err
 
 
@@ -124,14 +124,14 @@ def test_postgresql(host: Host, postgresql_url: str) -> None:
     assert report.code == 1
     # The tests' server gives up durability for speed, and its superuser may do anything.
     assert [found for found in report.wrong() if found[1] != "database durability"] == [
-        ("fail", "database"),
-        ("warn", "access policy"),
+        ("failed", "database"),
+        ("warning", "access policy"),
     ]
     durability = [one for one in report.checks if one["check"] == "database durability"]
-    assert any("fsync=off" in one["message"] for one in durability if one["level"] == "fail")
-    assert any("--app-role" in one["cure"] for one in durability if one["level"] == "warn")
-    assert "read alone" in report.of("database")["message"]
-    assert "within a minute" in report.of("database clock")["message"]
+    assert any("fsync=off" in one["detail"] for one in durability if one["status"] == "failed")
+    assert any("--app-role" in one["cure"] for one in durability if one["status"] == "warning")
+    assert "read alone" in report.of("database")["detail"]
+    assert "within a minute" in report.of("database clock")["detail"]
     assert "broker access apply" in report.of("access policy")["cure"]
 
 
@@ -178,16 +178,16 @@ def test_providers_that_misbehave(host: Host) -> None:
     report = host.doctor()
     assert report.code == 1
     assert report.wrong() == [
-        ("fail", "provider absent"),
-        ("fail", "provider html"),
-        ("fail", "provider moved"),
-        ("fail", "provider mismatch"),
-        ("fail", "provider keyless keys"),
-        ("fail", "provider nokeys keys"),
-        ("fail", "provider foreign keys"),
-        ("fail", "provider nosecret"),
+        ("failed", "provider absent"),
+        ("failed", "provider html"),
+        ("failed", "provider moved"),
+        ("failed", "provider mismatch"),
+        ("failed", "provider keyless keys"),
+        ("failed", "provider nokeys keys"),
+        ("failed", "provider foreign keys"),
+        ("failed", "provider nosecret"),
     ]
-    said = {check["check"]: check["message"] for check in report.checks}
+    said = {check["check"]: check["detail"] for check in report.checks}
     assert "no connection" in said["provider absent"]
     assert "bad JSON" in said["provider html"]
     assert "answered 503" in said["provider moved"]
@@ -213,9 +213,12 @@ def test_clocks_that_are_wrong(host: Host) -> None:
         host.provider.date, behind.date = date(600), date(-90)
         report = host.doctor()
     assert report.code == 1
-    assert report.wrong() == [("fail", "provider corp clock"), ("warn", "provider other clock")]
-    assert "s behind http" in report.of("provider corp clock")["message"]
-    assert "s ahead of http" in report.of("provider other clock")["message"]
+    assert report.wrong() == [
+        ("failed", "provider corp clock"),
+        ("warning", "provider other clock"),
+    ]
+    assert "s behind http" in report.of("provider corp clock")["detail"]
+    assert "s ahead of http" in report.of("provider other clock")["detail"]
     assert "NTP" in report.of("provider corp clock")["cure"]
 
 
@@ -251,14 +254,14 @@ def test_who_the_broker_is_at_aws(host: Host) -> None:
     report = host.doctor()
     assert report.code == 1
     assert report.wrong() == [
-        ("fail", "aws identity"),
-        ("fail", "aws-cn identity"),
-        ("fail", "aws-us-gov identity"),
+        ("failed", "aws identity"),
+        ("failed", "aws-cn identity"),
+        ("failed", "aws-us-gov identity"),
     ]
-    assert "no connection to 127.0.0.1" in report.of("aws identity")["message"]
+    assert "no connection to 127.0.0.1" in report.of("aws identity")["detail"]
     assert "AWS_CA_BUNDLE" in report.of("aws identity")["cure"]
-    assert "root user" in report.of("aws-cn identity")["message"]
-    assert "InvalidClientTokenId" in report.of("aws-us-gov identity")["message"]
+    assert "root user" in report.of("aws-cn identity")["detail"]
+    assert "InvalidClientTokenId" in report.of("aws-us-gov identity")["detail"]
     assert "canary" not in report.out + report.err
 
 
@@ -287,23 +290,23 @@ def test_no_credentials_and_settings_that_do_not_fit(host: Host) -> None:
     report = host.doctor()
     assert report.code == 1
     assert report.wrong() == [
-        ("fail", "aws identity"),
-        ("fail", "aws-cn identity"),
-        ("fail", "aws-us-gov identity"),
+        ("failed", "aws identity"),
+        ("failed", "aws-cn identity"),
+        ("failed", "aws-us-gov identity"),
     ]
-    assert "no AWS credentials" in report.of("aws identity")["message"]
+    assert "no AWS credentials" in report.of("aws identity")["detail"]
     assert "IAM role" in report.of("aws identity")["cure"]
-    assert "partition aws, not aws-cn" in report.of("aws-cn identity")["message"]
-    assert "chained = false" in report.of("aws-us-gov identity")["message"]
+    assert "partition aws, not aws-cn" in report.of("aws-cn identity")["detail"]
+    assert "chained = false" in report.of("aws-us-gov identity")["detail"]
 
 
 def test_aws_finds_this_clock_wrong(host: Host) -> None:
     host.aws.faults.clock_offset = 3600
     report = host.doctor()
     assert report.code == 1
-    assert report.wrong() == [("fail", "aws identity"), ("warn", "role data-reader")]
+    assert report.wrong() == [("failed", "aws identity"), ("warning", "role data-reader")]
     assert "NTP" in report.of("aws identity")["cure"]
-    assert "not checked" in report.of("role data-reader")["message"]
+    assert "not checked" in report.of("role data-reader")["detail"]
 
 
 def test_everything_hangs_and_it_ends_all_the_same(host: Host) -> None:
@@ -322,13 +325,13 @@ def test_everything_hangs_and_it_ends_all_the_same(host: Host) -> None:
     assert time.monotonic() - started < 60
     assert report.code == 1
     assert report.wrong() == [
-        ("fail", "provider corp"),
-        ("fail", "aws identity"),
-        ("fail", "aws-cn identity"),
-        ("warn", "role data-reader"),
+        ("failed", "provider corp"),
+        ("failed", "aws identity"),
+        ("failed", "aws-cn identity"),
+        ("warning", "role data-reader"),
     ]
-    assert "no answer in time" in report.of("provider corp")["message"]
-    assert "did not answer within 10 s" in report.of("aws-cn identity")["message"]
+    assert "no answer in time" in report.of("provider corp")["detail"]
+    assert "did not answer within 10 s" in report.of("aws-cn identity")["detail"]
 
 
 def test_a_policy_file_that_does_not_read(host: Host, tmp_path: Path) -> None:
@@ -336,13 +339,13 @@ def test_a_policy_file_that_does_not_read(host: Host, tmp_path: Path) -> None:
     file.write_text(POLICY.replace("mode: standing", "mode: sometimes"))
     report = host.doctor("--policy", str(file))
     assert report.code == 1
-    assert report.wrong() == [("fail", "access policy")]
-    assert report.of("access policy")["message"].startswith(f"{file}:15:")
+    assert report.wrong() == [("failed", "access policy")]
+    assert report.of("access policy")["detail"].startswith(f"{file}:15:")
     assert report.of("access policy")["cure"].startswith("instead: ")
 
 
 def test_a_policy_in_force_that_no_longer_fits_the_settings(host: Host) -> None:
     host.settings["oidc"][0]["name"] = "renamed"
     report = host.doctor()
-    assert report.wrong() == [("fail", "access policy")]
-    assert "version 1 does not fit these settings" in report.of("access policy")["message"]
+    assert report.wrong() == [("failed", "access policy")]
+    assert "version 1 does not fit these settings" in report.of("access policy")["detail"]

@@ -98,14 +98,12 @@ def test_a_user_in_the_roles_account_is_judged_by_reading_alone(host: Host) -> N
     host.aws.put_role(READER, trust(statement(principal=user.arn, **WITH_ID)), 4 * 3600)
     report = host.doctor()
     assert report.code == 0
-    assert report.wrong() == [("warn", "aws identity")]
-    assert "long-term keys" in report.of("aws identity")["message"]
-    assert (
-        "lets the broker in, as its trust policy says" in report.of("role data-reader")["message"]
-    )
+    assert report.wrong() == [("warning", "aws identity")]
+    assert "long-term keys" in report.of("aws identity")["detail"]
+    assert "lets the broker in, as its trust policy says" in report.of("role data-reader")["detail"]
     assert (
         "4h at most (MaxSessionDuration is 4h, as written)"
-        in report.of("role data-reader")["message"]
+        in report.of("role data-reader")["detail"]
     )
     assert host.aws.calls.of("AssumeRole") == []
 
@@ -138,25 +136,26 @@ def test_each_role_that_can_be_read(host: Host) -> None:
     report = host.doctor("--policy", file_of(host, *map(role_text, names)))
     assert report.code == 1
     assert report.wrong() == [
-        ("fail", "role missing"),
-        ("fail", "role other-principal"),
-        ("fail", "role other-id"),
-        ("fail", "role no-tags"),
-        ("fail", "role no-identity"),
-        ("fail", "role anybody"),
-        ("warn", "role anybody"),
-        ("warn", "role account"),
-        ("warn", "role no-id"),
-        ("fail", "role short duration"),
-        ("warn", "role long duration"),
-        ("fail", "role deep"),
-        ("fail", "role mfa"),
+        ("failed", "role missing"),
+        ("failed", "role other-principal"),
+        ("failed", "role other-id"),
+        ("failed", "role no-tags"),
+        ("failed", "role no-identity"),
+        ("failed", "role anybody"),
+        ("warning", "role anybody"),
+        ("warning", "role account"),
+        ("warning", "role no-id"),
+        ("failed", "role short duration"),
+        ("warning", "role long duration"),
+        ("failed", "role deep"),
+        ("failed", "role mfa"),
     ]
+    assert {one["role"] for one in report.checks if one["check"].startswith("role ")} == set(names)
     said: dict[str, str] = {}
     cures: dict[str, str] = {}
     for check in report.checks:
-        if check["level"] != "ok":
-            said.setdefault(check["check"], check["message"])
+        if check["status"] != "ok":
+            said.setdefault(check["check"], check["detail"])
             cures.setdefault(check["check"], check["cure"])
     assert said["role missing"] == f"account {ACCOUNT} has no role missing"
     assert "does not name the broker" in said["role other-principal"]
@@ -205,20 +204,20 @@ def test_each_role_that_can_only_be_tried(host: Host) -> None:
     )
     assert report.code == 1
     assert report.wrong() == [
-        ("fail", "role denied"),
-        ("warn", "role no-id external id"),
-        ("fail", "role no-tags"),
-        ("fail", "role no-identity"),
-        ("fail", "role missing"),
+        ("failed", "role denied"),
+        ("warning", "role no-id external id"),
+        ("failed", "role no-tags"),
+        ("failed", "role no-identity"),
+        ("failed", "role missing"),
     ]
-    near, far = report.of("role near")["message"], report.of("role far")["message"]
+    near, far = report.of("role near")["detail"], report.of("role far")["detail"]
     assert "not checked, since the broker may not do iam:GetRole: whom else it lets in" in near
     assert f"not checked, since it is in account {OTHER_ACCOUNT}" in far
     assert "MaxSessionDuration" in far
-    assert "does not say why" in report.of("role denied")["message"]
-    assert "refuses sts:TagSession" in report.of("role no-tags")["message"]
-    assert "refuses sts:SetSourceIdentity" in report.of("role no-identity")["message"]
-    assert "does not exist, or its trust policy" in report.of("role missing")["message"]
+    assert "does not say why" in report.of("role denied")["detail"]
+    assert "refuses sts:TagSession" in report.of("role no-tags")["detail"]
+    assert "refuses sts:SetSourceIdentity" in report.of("role no-identity")["detail"]
+    assert "does not exist, or its trust policy" in report.of("role missing")["detail"]
     assert "external_id: {generate: true}" in report.of("role no-id external id")["cure"]
     for name in ("no-tags", "no-identity", "missing"):
         cure = report.of(f"role {name}")["cure"]
@@ -230,10 +229,10 @@ def test_the_brokers_own_policy_is_at_fault_where_the_trust_policy_is_right(host
     host.may(READS, {"Effect": "Allow", "Action": STS[:2], "Resource": "*"})
     host.aws.put_role(arn("reader"), RIGHT, 7200)
     report = host.doctor("--policy", file_of(host, role_text("reader")))
-    assert report.wrong() == [("fail", "role reader")]
+    assert report.wrong() == [("failed", "role reader")]
     assert (
         "AWS refuses sts:SetSourceIdentity: the broker's own policies"
-        in report.of("role reader")["message"]
+        in report.of("role reader")["detail"]
     )
     assert report.of("role reader")["cure"] == (
         f"let a policy of {HUB} allow {', '.join(STS)} on {arn('reader')}"
@@ -247,12 +246,12 @@ def test_without_trying(host: Host) -> None:
     roles = (role_text("near"), role_text("wrong"), role_text("far", "far"))
     report = host.doctor("--no-try", "--policy", file_of(host, *roles))
     assert report.wrong() == [
-        ("warn", "role near"),
-        ("fail", "role wrong"),
-        ("fail", "role wrong"),
-        ("warn", "role far"),
+        ("warning", "role near"),
+        ("failed", "role wrong"),
+        ("failed", "role wrong"),
+        ("warning", "role far"),
     ]
-    assert "depends on the broker's own policies" in report.of("role near")["message"]
+    assert "depends on the broker's own policies" in report.of("role near")["detail"]
     assert "--no-try" in report.of("role far")["cure"]
     assert host.aws.calls.of("AssumeRole") == []
 
@@ -274,10 +273,10 @@ def test_over_a_hop(host: Host) -> None:
         role_text("ugly", "far", more=f', via: ["{lost}"]'),
     )
     report = host.doctor("--policy", file_of(host, *roles))
-    assert report.wrong() == [("fail", "role bad"), ("fail", f"role ugly via {lost}")]
-    assert "1h at most, since chained" in report.of("role good")["message"]
-    assert f"does not name {hop}" in report.of("role bad")["message"]
-    assert "has no role lost" in report.of(f"role ugly via {lost}")["message"]
+    assert report.wrong() == [("failed", "role bad"), ("failed", f"role ugly via {lost}")]
+    assert "1h at most, since chained" in report.of("role good")["detail"]
+    assert f"does not name {hop}" in report.of("role bad")["detail"]
+    assert "has no role lost" in report.of(f"role ugly via {lost}")["detail"]
 
 
 def test_an_external_id_that_is_generated_is_taken_from_the_database(host: Host) -> None:
@@ -285,12 +284,12 @@ def test_an_external_id_that_is_generated_is_taken_from_the_database(host: Host)
     file = host.folder / "access.yaml"
     file.write_text(text)
     before = host.doctor("--policy", str(file))
-    assert before.of("role generated")["level"] == "warn"
-    assert "made when the access policy is applied" in before.of("role generated")["message"]
+    assert before.of("role generated")["status"] == "warning"
+    assert "made when the access policy is applied" in before.of("role generated")["detail"]
     assert host.aws.calls.of("AssumeRole") == []
     host.apply(text)
     after = host.doctor("--policy", str(file))
-    assert after.of("role generated")["level"] == "fail"  # AWS has no such role
+    assert after.of("role generated")["status"] == "failed"  # AWS has no such role
     [call] = host.aws.calls.of("AssumeRole")
     assert call.parameters["ExternalId"].startswith("broker-")
     assert call.parameters["ExternalId"] not in after.out

@@ -12,23 +12,27 @@ from broker.issuance.trust_judgement import Level
 SLIGHT_SKEW = 60.0  # seconds: TOTP codes are of 30 s, and clocks are compared in whole seconds
 # AWS refuses a signature older or newer than this, identity providers' tokens are refused alike.
 GREAT_SKEW = 300.0
+_STATUS = {Level.OK: "ok", Level.WARN: "warning", Level.FAIL: "failed"}
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`cure` says what to do; None where all is well."""
+    """`cure` says what to do; None where all is well. `role` is the one that it is about."""
 
     name: str
     level: Level
     message: str
     cure: str | None = None
+    role: str | None = None
 
     def as_json(self) -> dict[str, object]:
+        """For programs: these keys and statuses stay."""
         return {
             "check": self.name,
-            "level": self.level.value,
-            "message": self.message,
+            "status": _STATUS[self.level],
+            "detail": self.message,
             "cure": self.cure,
+            "role": self.role,
         }
 
 

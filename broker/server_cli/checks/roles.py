@@ -10,7 +10,7 @@ nobody, `p-` and sixteen zeros.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from broker.access.policy import Role
 from broker.adapters.iam import FoundRole, RoleUnreadable
@@ -45,6 +45,11 @@ class _Way:
 
 
 async def role_checks(role: Role, footings: Mapping[str, Footing], *, may_try: bool) -> list[Check]:
+    found = await _of_role(role, footings, may_try=may_try)
+    return [replace(check, role=role.name) for check in found]
+
+
+async def _of_role(role: Role, footings: Mapping[str, Footing], *, may_try: bool) -> list[Check]:
     name = f"role {role.name}"
     if role.generates_external_id and role.external_id is None:
         message = "not checked: its external id is made when the access policy is applied"
