@@ -36,6 +36,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from broker.adapters.secret_mode import others_may_read
 from broker.errors import StartupError
 from broker.identity.device import DeviceFlow
 from broker.identity.totp import Enrolment
@@ -80,7 +81,7 @@ Origin = Annotated[str, AfterValidator(_origin)]
 
 def _read_secret(path: Path) -> str:
     try:
-        if path.stat().st_mode & 0o077:
+        if others_may_read(path.stat()):
             raise ValueError(f"{path} can be read by others; run: chmod 600 {path}")
         text = path.read_text("utf-8")
     except OSError as fault:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from broker.adapters.secret_mode import others_may_read
 from broker.errors import StartupError
 
 MAX_BYTES = 64 * 1024
@@ -82,7 +83,7 @@ class KeyFile:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise StartupError(f"The {self.what} {self.path} is not a regular file.")
-            if status.st_mode & 0o077:
+            if others_may_read(status):
                 raise StartupError(
                     f"The {self.what} {self.path} can be read by others (mode"
                     f" {stat.S_IMODE(status.st_mode):04o}); run: chmod 600 {self.path}"

@@ -35,6 +35,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="PostgreSQL: grant this role what the server needs, without the right to change or"
         " delete audit records",
     )
+    parser.add_argument(
+        "--no-keys",
+        action="store_true",
+        help="leave the keys alone: whoever owns the tables need not hold the keys that sign them",
+    )
     add_config_option(parser)
     parser.set_defaults(run=run)
 
@@ -46,6 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.app_role is not None:
         asyncio.run(_grant(settings, arguments.app_role))
         print(f"The role {arguments.app_role} may do what the server does; run it as that role.")
+    if not arguments.no_keys:
+        _create_first_keys(settings)
+    return 0
+
+
+def _create_first_keys(settings: Settings) -> None:
     path = settings.keys.sealing_path
     if not path.exists() and not asyncio.run(_holds_sealed_secrets(settings)):
         FileKeyRing.create(path)
@@ -60,7 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
             f"Created the log's signing key in {path} (mode 0600). Back it up, apart from the "
             f"database, and give auditors its verifier key:\n{keys.signer.key}"
         )
-    return 0
 
 
 def log_origin(public_url: str) -> str:

@@ -107,6 +107,13 @@ def test_key_files_that_others_may_read_are_one_line(migrated, tmp_path):
     one_line(run(migrated, tmp_path, "server"), "keys/sealing", "chmod 600")
 
 
+def test_whoever_migrates_need_not_hold_the_keys(environment, tmp_path):
+    done = run(environment, tmp_path, "migrate", "--no-keys")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "keys").exists()
+    one_line(run(environment, tmp_path, "server"), "keys/sealing", "broker keys init")
+
+
 def test_a_key_ring_that_went_missing_is_not_made_anew_over_sealed_secrets(migrated, tmp_path):
     (tmp_path / "keys" / "sealing").unlink()
     one_line(run(migrated, tmp_path, "server"), "keys/sealing")

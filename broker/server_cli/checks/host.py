@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from broker.adapters.sealing import FileKeyRing
+from broker.adapters.secret_mode import others_may_read
 from broker.adapters.signing import SigningKeys
 from broker.errors import StartupError
 from broker.identity.totp import Enrolment
@@ -56,26 +58,32 @@ def _proxies(settings: Settings) -> Check:
 
 def _keys(name: str, path: Path, load: Callable[[Path], object]) -> Check:
     try:
-        mode = path.stat().st_mode
-        folder = path.parent.stat().st_mode
+        status = path.stat()
+        open_folder = _others_may_write(path.parent)
     except OSError as fault:
         return fail(
             name,
             f"{path}: {fault.strerror}",
             "restore it from your backup; on a new installation `broker migrate` makes it",
         )
-    if stat.S_ISREG(mode) and mode & 0o077:
-        found = f"{path} has mode {stat.S_IMODE(mode):04o}: others can read it"
+    mode = f"{stat.S_IMODE(status.st_mode):04o}"
+    if stat.S_ISREG(status.st_mode) and others_may_read(status):
+        found = f"{path} has mode {mode}: others can read it"
         return fail(name, found, f"chmod 600 {path}")
     try:
         load(path)
     except StartupError as fault:
         cure = "restore it from your backup, readable for the user that runs the broker alone"
         return fail(name, str(fault), cure)
-    if folder & 0o022:
+    if open_folder:
         found = f"{path.parent} can be written by others, who could put another file there"
         return warn(name, found, f"chmod go-w {path.parent}")
-    return ok(name, f"{path}, mode {stat.S_IMODE(mode):04o}")
+    return ok(name, f"{path}, mode {mode}")
+
+
+def _others_may_write(folder: Path) -> bool:
+    """What Kubernetes mounts has mode 1777, on a file system that nobody here can write to."""
+    return bool(folder.stat().st_mode & 0o022) and not os.statvfs(folder).f_flag & os.ST_RDONLY
 
 
 def _enrolment(settings: Settings) -> Check:
