@@ -44,6 +44,7 @@ test: setup witnesses  ## the whole test suite
 lint: setup  ## formatting and lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/hadolint Dockerfile
 
 types: setup  ## mypy --strict
 	$(BIN)/mypy
@@ -65,6 +66,7 @@ UV_COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate
 lock:  ## renew the pins (needs uv on PATH; add ARGS=--upgrade for newer releases)
 	$(UV_COMPILE) $(ARGS) pyproject.toml requirements/build.in --all-extras --no-emit-package credential-broker -o requirements/dev.txt
 	$(UV_COMPILE) $(ARGS) pyproject.toml --extra server -o requirements/server.txt
+	$(UV_COMPILE) $(ARGS) pyproject.toml --extra server --extra otel -c requirements/dev.txt -o requirements/image.txt
 	$(UV_COMPILE) $(ARGS) pyproject.toml -o requirements/client.txt
 	$(UV_COMPILE) $(ARGS) requirements/build.in -o requirements/build.txt
 	$(UV_COMPILE) $(ARGS) requirements/awscli.in -o requirements/awscli.txt
