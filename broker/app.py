@@ -31,6 +31,7 @@ from broker.adapters.ci_issuers import CiIssuers
 from broker.adapters.migrations import check_schema, current_revision, newest_revision
 from broker.adapters.oidc import OidcProvider, ProviderConfig
 from broker.adapters.outbound import new_client
+from broker.adapters.reachability import Connect, Reachability, connect
 from broker.adapters.sealing import FileKeyRing
 from broker.adapters.signing import SigningKeys
 from broker.adapters.store.access import SqlAccessStore
@@ -131,10 +132,14 @@ async def _compose(
     database = await _open_database(settings, stack)
     ring = FileKeyRing.load(settings.keys.sealing_path)
     signing = SigningKeys.load(settings.keys.signing_path)
+    outside: dict[str, Connect] = {}
     if providers is None:
         providers = await _open_providers(settings, stack)
+        outside |= {f"provider {one.name}": partial(connect, one.issuer) for one in settings.oidc}
     if sts is None:
-        sts = await _open_sts(settings, stack)
+        sts = client = await _open_sts(settings, stack)
+        outside |= {f"STS {a.partition}": partial(client.reach, a.partition) for a in settings.aws}
+    reachability = _open_reachability(outside, stack)
     journal = GroupCommitJournal(
         database,
         capacity=settings.audit.queue_size,
@@ -198,6 +203,7 @@ async def _compose(
         ),
         in_flight=InFlight(),
         ready=partial(_require_schema, database, newest_revision()),
+        unreachable=reachability.unreachable,
     )
     await _start_sweeping(database, stack)
     return parts
@@ -290,7 +296,7 @@ async def _open_providers(settings: Settings, stack: AsyncExitStack) -> dict[str
     }
 
 
-async def _open_sts(settings: Settings, stack: AsyncExitStack) -> Sts:
+async def _open_sts(settings: Settings, stack: AsyncExitStack) -> StsClient:
     client = StsClient(
         tuple(
             StsConfig(
@@ -306,6 +312,13 @@ async def _open_sts(settings: Settings, stack: AsyncExitStack) -> Sts:
     stack.push_async_callback(client.aclose)
     await client.start()
     return client
+
+
+def _open_reachability(outside: Mapping[str, Connect], stack: AsyncExitStack) -> Reachability:
+    reachability = Reachability(outside)
+    reachability.start()
+    stack.push_async_callback(reachability.aclose)
+    return reachability
 
 
 def _revealed(secret: SecretStr | None) -> str | None:

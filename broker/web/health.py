@@ -29,7 +29,10 @@ async def healthz() -> Health:
 
 @router.get("/readyz", responses={503: {"description": "Nothing can be issued now"}})
 async def readyz(request: Request) -> Response:
-    """The database answers with the schema this version needs; the cause of a no is in the log."""
+    """The database answers with the schema this version needs; the cause of a no is in the log.
+    `degraded` names the providers and partitions of AWS that can't be reached: no reason to take
+    the process out, as all others are served.
+    """
     try:
         await parts_of(request).ready()
     except StartupError as fault:
@@ -38,4 +41,7 @@ async def readyz(request: Request) -> Response:
     except BrokerError as fault:
         log.warning("not ready", detail=fault.log_detail or fault.detail)
         return json_response({"status": "unavailable", "detail": "database"}, status=503)
+    unreachable = parts_of(request).unreachable()
+    if unreachable:
+        return json_response({"status": "degraded", "detail": ", ".join(unreachable)})
     return json_response({"status": "ok"})

@@ -36,7 +36,9 @@ from broker.web.readers import AuditReader, CheckpointReader, TreeReader
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """`providers` maps the name of each identity provider to how pages call it."""
+    """`providers` maps the name of each identity provider to how pages call it. `unreachable`
+    names what can't be reached now and does not stop the rest.
+    """
 
     public_url: str
     cookies: Cookies
@@ -70,6 +72,7 @@ class Parts:
     job_gate: JobGate
     in_flight: InFlight
     ready: Callable[[], Awaitable[None]] = field(repr=False)
+    unreachable: Callable[[], tuple[str, ...]] = field(repr=False)
 
 
 def parts_of(connection: HTTPConnection) -> Parts:

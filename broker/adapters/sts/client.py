@@ -69,6 +69,10 @@ class StsClient:
         """GetCallerIdentity of the base credentials. Raises StsFailure."""
         return await self._partition(partition).identify()
 
+    async def reach(self, partition: str) -> None:
+        """Connect to STS of a partition, and ask nothing. Raises OSError."""
+        await self._partition(partition).reach()
+
     async def assume_role(self, call: AssumeRole, credentials: Credentials | None = None) -> Minted:
         """With the base credentials, or with a hop's. Raises StsFailure."""
         return await self._partition(call.partition).assume_role(call, credentials)

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from broker.adapters.sts import answer, query
 from broker.adapters.sts.config import StsConfig
+from broker.adapters.sts.connection import NotSent
 from broker.adapters.sts.credentials import BaseCredentials, NoBaseCredentials
 from broker.adapters.sts.endpoint import Endpoint, EndpointError, resolve
 from broker.adapters.sts.exchange import exchange
@@ -60,6 +61,13 @@ class Partition:
                     found = await asyncio.to_thread(resolve, self.config, region)
                     self._endpoints[region] = found
         return self._endpoints[region]
+
+    async def reach(self) -> None:
+        """Connect to the endpoint of the settings' region. Raises OSError."""
+        try:
+            await self._pool.reach(await self.endpoint(self.config.region))
+        except (EndpointError, NotSent) as error:
+            raise ConnectionError(str(error)) from error
 
     async def identify(self) -> CallerIdentity:
         """Who the base credentials belong to, asked of STS now."""

@@ -83,6 +83,12 @@ class Pool:
         finally:
             self._places.release()
 
+    async def reach(self, endpoint: Endpoint) -> None:
+        """Connect, and send nothing. Behind a proxy nothing is tried. Raises NotSent."""
+        if endpoint.proxy is None:
+            connection = await self._connect(endpoint, time.monotonic() + self._timeouts.connect)
+            connection.close()
+
     async def _wait_for_a_place(self, seconds: float) -> None:
         if not self._places.locked():
             await self._places.acquire()  # at once
