@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from broker.adapters.store.checkpoints import SqlCheckpoints
@@ -69,7 +69,10 @@ class CheckpointPublisher:
         copies: Sequence[CheckpointCopy] = (),
         every: float = CHECKPOINT_EVERY,
         records: int = CHECKPOINT_RECORDS,
+        on_copy: Callable[[str, bool], None] = lambda _name, _failing: None,
     ) -> None:
+        """`on_copy` is told the name of each copy that was tried, and whether that failed."""
+        self._on_copy = on_copy
         self._checkpoints = checkpoints
         self._tree = tree
         self._journal = journal
@@ -169,7 +172,9 @@ class CheckpointPublisher:
                 await copy.push(note)
             except OSError as fault:
                 _log.error("the checkpoint could not be copied to %s: %s", copy.name, fault)
+                self._on_copy(copy.name, True)
             else:
+                self._on_copy(copy.name, False)
                 self._pushed[copy.name] = note
 
     async def _closing_within(self, seconds: float) -> bool:

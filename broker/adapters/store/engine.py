@@ -17,7 +17,7 @@ import sqlite3
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +29,12 @@ from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import Connection
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry, NullPool, PoolProxiedConnection
+from sqlalchemy.pool import (
+    ConnectionPoolEntry,
+    NullPool,
+    PoolProxiedConnection,
+    QueuePool,
+)
 from sqlalchemy.util import greenlet_spawn
 
 from broker.errors import AuditUnavailable, StartupError
@@ -39,6 +44,8 @@ Dialect = Literal["sqlite", "postgresql"]
 # Long enough for a slow disk, short enough that a caller hears of an outage at once.
 PATIENCE = 5.0
 _POOL_SIZE = 10
+# Beyond `pool_size`, on PostgreSQL; closed again when they are given back.
+_OVERFLOW = 10
 _MIGRATION_PATIENCE = 600.0
 # Execution option of connections that read: on SQLite no BEGIN IMMEDIATE for them.
 _READING = "broker_reading"
@@ -55,13 +62,24 @@ _OUT = frozenset({"08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX"})
 class Database:
     """One database, many connections. Open with `Database.open`, close with `aclose`.
 
-    `dialect` is "sqlite" or "postgresql"; `str(url)` hides the password.
+    `dialect` is "sqlite" or "postgresql"; `str(url)` hides the password. `capacity`: the most
+    connections of the pool. `on_wait` is told the seconds that each wait for one took, where all
+    of them were at work.
     """
 
     def __init__(
-        self, url: URL, engine: AsyncEngine, *, patience: float, behind_pgbouncer: bool
+        self,
+        url: URL,
+        engine: AsyncEngine,
+        *,
+        patience: float,
+        behind_pgbouncer: bool,
+        capacity: int,
+        on_wait: Callable[[float], None],
     ) -> None:
         self.url = url
+        self.capacity = capacity
+        self._on_wait = on_wait
         self.engine = engine
         self.dialect: Dialect = "sqlite" if url.get_backend_name() == "sqlite" else "postgresql"
         self.behind_pgbouncer = behind_pgbouncer
@@ -80,7 +98,12 @@ class Database:
 
     @classmethod
     def open(
-        cls, url: str | URL, *, pool_size: int = _POOL_SIZE, patience: float = PATIENCE
+        cls,
+        url: str | URL,
+        *,
+        pool_size: int = _POOL_SIZE,
+        patience: float = PATIENCE,
+        on_wait: Callable[[float], None] = lambda _seconds: None,
     ) -> Database:
         """Parse `url` and make ready to connect; a SQLite file is created, readable by its
         owner alone. Connects to nothing yet.
@@ -90,14 +113,31 @@ class Database:
         Raises StartupError for a URL that can't be used.
         """
         parsed = _parse(url)
-        pool = {"pool_size": pool_size, "pool_timeout": patience}
-        if parsed.get_backend_name() == "sqlite":
+        sqlite = parsed.get_backend_name() == "sqlite"
+        overflow = 0 if sqlite else _OVERFLOW
+        pool = {"pool_size": pool_size, "max_overflow": overflow, "pool_timeout": patience}
+        behind_pgbouncer = False
+        if sqlite:
             _create_private(parsed)
-            engine = _sqlite_engine(parsed, patience, pool | {"max_overflow": 0})
-            return cls(parsed, engine, patience=patience, behind_pgbouncer=False)
-        bare, behind_pgbouncer = _take_pgbouncer(parsed)
-        engine = _postgresql_engine(bare, behind_pgbouncer, patience, pool | {"pool_recycle": 1800})
-        return cls(parsed, engine, patience=patience, behind_pgbouncer=behind_pgbouncer)
+            engine = _sqlite_engine(parsed, patience, pool)
+        else:
+            bare, behind_pgbouncer = _take_pgbouncer(parsed)
+            pool |= {"pool_recycle": 1800}
+            engine = _postgresql_engine(bare, behind_pgbouncer, patience, pool)
+        return cls(
+            parsed,
+            engine,
+            patience=patience,
+            behind_pgbouncer=behind_pgbouncer,
+            capacity=pool_size + overflow,
+            on_wait=on_wait,
+        )
+
+    @property
+    def in_use(self) -> int:
+        """Connections of the pool that are at work."""
+        # A closed engine has a new pool.
+        return cast("QueuePool", self.engine.pool).checkedout()
 
     @property
     def writer(self) -> asyncio.Lock | None:
@@ -164,7 +204,10 @@ class Database:
         AuditUnavailable where the database is out.
         """
         with unavailable_when_out():
+            since = self._crowded_since()
             raw = await self.engine.raw_connection()
+            if since is not None:
+                self._on_wait(time.perf_counter() - since)
             try:
                 yield raw.driver_connection
             except (TimeoutError, asyncio.CancelledError):
@@ -191,7 +234,10 @@ class Database:
 
     @asynccontextmanager
     async def _connect(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        since = self._crowded_since()
         async with engine.connect() as conn:
+            if since is not None:
+                self._on_wait(time.perf_counter() - since)
             try:
                 yield conn
             except TimeoutError:
@@ -199,6 +245,10 @@ class Database:
                 # connection is not to be used again.
                 await conn.invalidate()
                 raise
+
+    def _crowded_since(self) -> float | None:
+        """The time now (of perf_counter) where whoever asks for a connection has to wait."""
+        return time.perf_counter() if self.in_use >= self.capacity else None
 
 
 @contextmanager

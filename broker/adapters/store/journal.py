@@ -25,10 +25,12 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from operator import attrgetter
+from time import perf_counter
 from typing import Any, TypeVar
 
 from broker.adapters.store.engine import PATIENCE, Database
 from broker.adapters.store.journal_batch import Answer, Entry, Flushed, Ledger
+from broker.adapters.store.journal_observer import JournalObserver, Unobserved
 from broker.adapters.store.journal_postgresql import PostgresLedger
 from broker.adapters.store.journal_sqlite import SqliteLedger
 from broker.audit.checkpoint import Checkpoint
@@ -69,8 +71,10 @@ class GroupCommitJournal:
         reap_after: float = REAP_AFTER,
         housekeeping_every: float = HOUSEKEEPING_EVERY,
         signer: Signer | None = None,
+        observer: JournalObserver | None = None,
     ) -> None:
         """`signer`: signs a receipt for each issuance; None gives none."""
+        self._observer = observer or Unobserved()
         self._ledger: Ledger = (
             SqliteLedger(database) if database.dialect == "sqlite" else PostgresLedger(database)
         )
@@ -186,10 +190,16 @@ class GroupCommitJournal:
         while True:
             reaped = await self._ledger.reap(older_than, _REAP_BATCH)
             total += reaped
+            self._observer.orphaned(reaped)
             if reaped < _REAP_BATCH:
                 return total
 
     # --- The queue -------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Records in the queue."""
+        return len(self._waiting)
 
     def halt(self, reason: str) -> None:
         """Accept nothing any more, for the rest of this process: the log is not to be trusted."""
@@ -243,8 +253,7 @@ class GroupCommitJournal:
 
     async def _append_batch(self, entries: Sequence[Entry]) -> None:
         try:
-            flushed = await self._ledger.flush(entries)
-            answers = self._with_receipts(flushed)
+            answers = self._with_receipts(await self._flush(entries))
         except AuditUnavailable as error:
             _log.warning(
                 "%d audit records could not be written: %s", len(entries), error.log_detail
@@ -263,6 +272,15 @@ class GroupCommitJournal:
             for entry, answer in zip(entries, answers, strict=True):
                 if not entry.answer.done():
                     entry.answer.set_result(answer)
+
+    async def _flush(self, entries: Sequence[Entry]) -> Flushed:
+        began, failed = perf_counter(), True
+        try:
+            flushed = await self._ledger.flush(entries)
+            failed = False
+        finally:
+            self._observer.flushed(len(entries), perf_counter() - began, failed=failed)
+        return flushed
 
     def _with_receipts(self, flushed: Flushed) -> list[Answer]:
         """The answers, each issued one with the proof that its record is in the log: one
