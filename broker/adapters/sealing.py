@@ -1,8 +1,8 @@
-"""Secrets at rest: AES-256-GCM under a key ring in a file of mode 0600.
+"""Secrets at rest: AES-256-GCM under a key ring, which a file of mode 0600 may hold.
 
-Owns: the ring's format and its rotation, and what the ciphertext is bound to.
-Does not own: which secrets are sealed and where they are stored, nor how a key
-file is written (`key_file`).
+Owns: what the ciphertext is bound to; the file's format and its rotation. Does
+not own: which secrets are sealed and where they are stored, how a key file is
+written (`key_file`), nor rings whose keys KMS wraps (`kms_sealing`).
 
 The file is one JSON object: `{"version": 1, "current": ID, "keys": {ID: base64
 of 32 bytes}}`. New secrets are sealed under the current key; the others still
@@ -28,7 +28,7 @@ from broker.adapters.key_file import KeyFile
 from broker.identity.totp import Sealed
 
 _FORMAT = 1
-_KEY_BYTES = 32
+KEY_BYTES = 32
 _NONCE_BYTES = 12
 _KEY_ID = re.compile(r"[a-z0-9-]{1,32}", re.ASCII)
 
@@ -40,46 +40,14 @@ class UnsealFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class FileKeyRing:
+class KeyRing:
     """Implements `totp.Sealer`. Values of this class have no useful repr, on purpose."""
 
     current: str
     _keys: Mapping[str, AESGCM]
 
     def __repr__(self) -> str:
-        return f"FileKeyRing(current={self.current})"
-
-    @classmethod
-    def create(cls, path: Path) -> FileKeyRing:
-        """A new ring with one key. Raises StartupError where the file is there already."""
-        current = _new_key_id()
-        _file(path).create(_encode(current, {current: secrets.token_bytes(_KEY_BYTES)}))
-        return cls.load(path)
-
-    @classmethod
-    def load(cls, path: Path) -> FileKeyRing:
-        """Raises StartupError, which names the cure, for a file that is absent, readable by
-        others or not a key ring.
-        """
-        file = _file(path)
-        current, keys = _read(file, file.read())
-        return cls(current, {key_id: AESGCM(key) for key_id, key in keys.items()})
-
-    @classmethod
-    def rotate(cls, path: Path) -> FileKeyRing:
-        """Add a key and make it the current one: all or nothing, even if the host dies meanwhile.
-
-        Raises StartupError as `load`, or while another rotation is under way.
-        """
-        file = _file(path)
-
-        def add(content: bytes) -> bytes:
-            _, keys = _read(file, content)
-            current = _new_key_id()
-            return _encode(current, keys | {current: secrets.token_bytes(_KEY_BYTES)})
-
-        file.rewrite(add)
-        return cls.load(path)
+        return f"{type(self).__name__}(current={self.current})"
 
     def seal(self, plaintext: bytes, *, purpose: str, owner: str) -> Sealed:
         """Seal under the current key, for this purpose and owner alone."""
@@ -116,6 +84,52 @@ class FileKeyRing:
         return self.seal(plaintext, purpose=purpose, owner=owner)
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class FileKeyRing(KeyRing):
+    """The ring in a file."""
+
+    @classmethod
+    def create(cls, path: Path) -> FileKeyRing:
+        """A new ring with one key. Raises StartupError where the file is there already."""
+        current = new_key_id()
+        _file(path).create(_encode(current, {current: secrets.token_bytes(KEY_BYTES)}))
+        return cls.load(path)
+
+    @classmethod
+    def load(cls, path: Path) -> FileKeyRing:
+        """Raises StartupError, which names the cure, for a file that is absent, readable by
+        others or not a key ring.
+        """
+        file = _file(path)
+        current, keys = _read(file, file.read())
+        return cls(current, {key_id: AESGCM(key) for key_id, key in keys.items()})
+
+    @classmethod
+    def keys_in(cls, path: Path) -> tuple[str, dict[str, bytes]]:
+        """The current key's id, and the keys themselves: for the one move to another store.
+
+        Raises StartupError as `load`.
+        """
+        file = _file(path)
+        return _read(file, file.read())
+
+    @classmethod
+    def rotate(cls, path: Path) -> FileKeyRing:
+        """Add a key and make it the current one: all or nothing, even if the host dies meanwhile.
+
+        Raises StartupError as `load`, or while another rotation is under way.
+        """
+        file = _file(path)
+
+        def add(content: bytes) -> bytes:
+            _, keys = _read(file, content)
+            current = new_key_id()
+            return _encode(current, keys | {current: secrets.token_bytes(KEY_BYTES)})
+
+        file.rewrite(add)
+        return cls.load(path)
+
+
 def _associated_data(purpose: str, owner: str, key_id: str, version: int) -> bytes:
     """purpose|owner|key id|version, each with its length, so that no two tuples read alike."""
     fields = (purpose, owner, key_id, str(version))
@@ -123,7 +137,8 @@ def _associated_data(purpose: str, owner: str, key_id: str, version: int) -> byt
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
-def _new_key_id() -> str:
+def new_key_id() -> str:
+    """No two rings give the same."""
     return f"k-{secrets.token_hex(6)}"
 
 
@@ -159,6 +174,6 @@ def _decode(content: bytes) -> tuple[str, dict[str, bytes]]:
     current = document["current"]
     if current not in keys:
         raise ValueError("no current key")
-    if any(not _KEY_ID.fullmatch(key_id) or len(key) != _KEY_BYTES for key_id, key in keys.items()):
+    if any(not _KEY_ID.fullmatch(key_id) or len(key) != KEY_BYTES for key_id, key in keys.items()):
         raise ValueError("bad key")
     return current, keys

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from broker.adapters.key_file import KeyFile
 from broker.audit.checkpoint import LogKeys, follow, succession
-from broker.audit.note import BadNote, VerifierKey
+from broker.audit.note import BadNote, Signer, VerifierKey
 
 _FORMAT = 1
 _SEED_BYTES = 32
@@ -53,9 +53,9 @@ class FileSigner:
 
 @dataclass(frozen=True, slots=True)
 class SigningKeys:
-    """What the file holds. `signer` is of the newest of `log.keys`."""
+    """`signer` is of the newest of `log.keys`. The methods are of those that a file holds."""
 
-    signer: FileSigner
+    signer: Signer
     log: LogKeys
 
     @classmethod

@@ -18,7 +18,13 @@ from broker.adapters.store.engine import Database
 
 # PRAGMA synchronous: 2 is FULL, 3 is EXTRA.
 _SQLITE_FULL = 2
-_APPEND_ONLY = ("audit_records", "audit_nodes", "audit_checkpoints")
+_APPEND_ONLY = (
+    "audit_records",
+    "audit_nodes",
+    "audit_checkpoints",
+    "audit_cosignatures",
+    "audit_log_keys",
+)
 
 
 @dataclass(frozen=True, slots=True)

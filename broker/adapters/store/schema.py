@@ -436,6 +436,43 @@ audit_checkpoints = Table(
     Index(None, "created_at"),
 )
 
+# The lines that witnesses gave for checkpoints.
+audit_cosignatures = Table(
+    "audit_cosignatures",
+    metadata,
+    Column("size", _BigKey, primary_key=True, autoincrement=False),
+    # The witness's verifier key.
+    Column("witness", Text, primary_key=True),
+    Column("line", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+)
+
+# Verifier keys of a log whose key is in KMS, oldest first, and the notes between them.
+audit_log_keys = Table(
+    "audit_log_keys",
+    metadata,
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("origin", Text, nullable=False),
+    Column("vkey", Text, nullable=False),
+    # Where the private half is: awskms:ARN or file:PATH.
+    Column("reference", Text, nullable=False),
+    Column("succession", Text),
+    Column("created_at", UtcTime, nullable=False),
+    UniqueConstraint("vkey"),
+)
+
+# Data keys that KMS wrapped, oldest first; the last seals new secrets.
+sealing_keys = Table(
+    "sealing_keys",
+    metadata,
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("id", Text, nullable=False),
+    Column("reference", Text, nullable=False),
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    UniqueConstraint("id"),
+)
+
 audit_attachments = Table(
     "audit_attachments",
     metadata,
