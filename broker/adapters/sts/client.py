@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from broker.adapters.sts.config import StsConfig
 from broker.adapters.sts.connection import Timeouts
 from broker.adapters.sts.endpoint import EndpointError
+from broker.adapters.sts.exchange import Observe
 from broker.adapters.sts.partition import Partition
 from broker.adapters.sts.pool import Pool
 from broker.errors import AwsUnavailable, StartupError
@@ -35,10 +36,11 @@ class StsClient:
         *,
         timeouts: Timeouts = _DEFAULT_TIMEOUTS,
         clock: Callable[[], datetime] = _utc_now,
+        observe: Observe = lambda _result, _code: None,
     ) -> None:
         """Raises StartupError where two configs name one partition."""
         self._pool = Pool(timeouts)
-        self._partitions = {c.partition: Partition(c, self._pool, clock) for c in configs}
+        self._partitions = {c.partition: Partition(c, self._pool, clock, observe) for c in configs}
         if len(self._partitions) != len(configs):
             raise StartupError("Two [[aws]] settings name one partition; keep one of them.")
 

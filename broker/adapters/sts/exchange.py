@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
+from broker.adapters import trace_context
 from broker.adapters.sts import refusal as refusals
 from broker.adapters.sts.answer import OddAnswer, Reply, refusal
 from broker.adapters.sts.connection import LineCut, NotSent
@@ -21,6 +22,10 @@ from broker.adapters.sts.pool import Pool
 from broker.adapters.sts.sigv4 import Signer
 from broker.errors import AwsThrottled, AwsUnavailable
 from broker.issuance.sts import StsFailure
+
+# Told of each attempt by itself: how it ended (ok, throttled, refused, server_fault, not_sent, cut)
+# and the code of STS's error where it gave one; and of an answer that was discarded (odd).
+Observe = Callable[[str, str | None], None]
 
 # Longest pauses before the second and third attempt; half of each is random.
 PAUSES = (0.3, 0.9)
@@ -36,23 +41,29 @@ async def exchange(
     signer: Signer,
     asked: refusals.Asked,
     clock: Callable[[], datetime],
+    observe: Observe = lambda _result, _code: None,
 ) -> Reply:
     """The 200 answer, unread. Raises StsFailure, OddAnswer."""
     deadline = time.monotonic() + TOTAL_SECONDS
     for pause in (*PAUSES, None):
         left = deadline - time.monotonic()
         try:
-            reply = await pool.post(
-                endpoint, signer.sign(endpoint, body, clock()), body, within=left
-            )
+            headers = signer.sign(endpoint, body, clock())
+            if (parent := trace_context.outgoing.get()) is not None:
+                headers["traceparent"] = parent
+            reply = await pool.post(endpoint, headers, body, within=left)
         except NotSent as error:
+            observe("not_sent", None)
             failure = _not_sent(endpoint, error)
         except LineCut as error:
+            observe("cut", None)
             raise _outcome_unknown(error) from error
         else:
             if reply.status == 200:
+                observe("ok", None)
                 return reply
             failure, passing = _refused(reply, asked)
+            observe(_kind(failure, reply, passing=passing), failure.sts_code)
             if not passing:
                 raise failure
         if pause is None or time.monotonic() + pause + _LEAST_SECONDS > deadline:
@@ -74,6 +85,12 @@ def _refused(reply: Reply, asked: refusals.Asked) -> tuple[StsFailure, bool]:
             return StsFailure(_server_fault(reply), sts_code=str(reply.status)), True
         raise
     return refusals.failure(said, asked), refusals.is_throttle(said) or reply.status >= 500
+
+
+def _kind(failure: StsFailure, reply: Reply, *, passing: bool) -> str:
+    if isinstance(failure.error, AwsThrottled):
+        return "throttled"
+    return "server_fault" if passing or reply.status >= 500 else "refused"
 
 
 def _server_fault(reply: Reply) -> AwsUnavailable:

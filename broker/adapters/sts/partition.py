@@ -13,7 +13,7 @@ from broker.adapters.sts.config import StsConfig
 from broker.adapters.sts.connection import NotSent
 from broker.adapters.sts.credentials import BaseCredentials, NoBaseCredentials
 from broker.adapters.sts.endpoint import Endpoint, EndpointError, resolve
-from broker.adapters.sts.exchange import exchange
+from broker.adapters.sts.exchange import Observe, exchange
 from broker.adapters.sts.pool import Pool
 from broker.adapters.sts.refusal import BASE_REFUSED, Asked
 from broker.adapters.sts.sigv4 import Signer
@@ -29,8 +29,11 @@ WHOLE_CALL_SECONDS = 25.0
 class Partition:
     """Its methods raise StsFailure unless they say otherwise."""
 
-    def __init__(self, config: StsConfig, pool: Pool, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, config: StsConfig, pool: Pool, clock: Callable[[], datetime], observe: Observe
+    ) -> None:
         self.config = config
+        self._observe = observe
         self._pool = pool
         self._clock = clock
         self._credentials = BaseCredentials(config)
@@ -72,7 +75,7 @@ class Partition:
     async def identify(self) -> CallerIdentity:
         """Who the base credentials belong to, asked of STS now."""
         try:
-            with _alarm_where_odd():
+            with _alarm_where_odd(self._observe):
                 reply = await self._ask(None, query.GET_CALLER_IDENTITY, self.config.region)
                 self._identity = answer.caller_identity(reply)
         except StsFailure as failure:
@@ -91,7 +94,7 @@ class Partition:
         try:
             async with asyncio.timeout(WHOLE_CALL_SECONDS):
                 await self._require_harmless_identity()
-                with _alarm_where_odd():
+                with _alarm_where_odd(self._observe):
                     region = call.region or self.config.region
                     body = query.assume_role(call)
                     if credentials is None:
@@ -148,7 +151,9 @@ class Partition:
         if call is not None and call.after is not None:
             base_arn = call.after.role_arn
         asked = Asked(call, base_arn, endpoint.region, self._clock())
-        return await exchange(self._pool, endpoint, body, signer, asked, self._clock)
+        return await exchange(
+            self._pool, endpoint, body, signer, asked, self._clock, self._observe
+        )
 
     async def _usable_endpoint(self, region: str) -> Endpoint:
         try:
@@ -182,11 +187,12 @@ def _unusable(detail: str, error: Exception) -> StsFailure:
 
 
 @contextmanager
-def _alarm_where_odd() -> Iterator[None]:
+def _alarm_where_odd(observe: Observe) -> Iterator[None]:
     """Discard an odd answer: StsFailure with `alarm`, and an error in the log."""
     try:
         yield
     except answer.OddAnswer as odd:
+        observe("odd", None)
         # Not `exception`: the reason is the message, and a trace adds nothing.
         message = "An odd answer of STS was discarded (request %s): %s"
         logger.error(message, odd.request_id, odd)  # noqa: TRY400 - as said above

@@ -202,3 +202,10 @@ _CURES: Mapping[str, Callable[[Refusal, Asked], BrokerError]] = {
     "RequestExpired": _signature,
     "RequestTimeTooSkewed": _signature,
 }
+# Every code that the broker knows the meaning of.
+KNOWN_CODES = (
+    THROTTLED
+    | _CURES.keys()
+    | {"InternalFailure", "InternalError", "ServiceUnavailable", "ServiceFailure"}
+    | {"429", "500", "502", "503", "504"}
+)

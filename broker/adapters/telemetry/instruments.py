@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from broker import __version__
 from broker.adapters import metrics
 from broker.adapters.metrics import Metric
+from broker.adapters.sts.refusal import KNOWN_CODES
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 UNKNOWN = "(unknown)"
@@ -101,6 +102,33 @@ class Instruments:
     def answered(self, status: int) -> None:
         """An HTTP request ended so; 0 where nothing was answered."""
         self._answers[status // 100 if 100 <= status < 600 else 0].inc()
+
+    def sts_attempt(self, result: str, code: str | None) -> None:
+        """See adapters.sts.exchange.Observe."""
+        self.sts_requests[result].inc()
+        if result == "throttled":
+            self.sts_throttles.inc()
+        if code is not None:
+            # What AWS writes is not ours to make series of.
+            self.sts_errors.labels(code if code in KNOWN_CODES else OTHER).inc()
+
+    def flushed(self, records: int, seconds: float, *, failed: bool) -> None:
+        """See adapters.store.journal_observer.JournalObserver."""
+        self.audit_flush_records.observe(records)
+        self.audit_flush_duration.observe(seconds)
+        if failed:
+            self.audit_flush_failures.inc()
+
+    def orphaned(self, issuances: int) -> None:
+        """See adapters.store.journal_observer.JournalObserver."""
+        self.issuances_orphaned.inc(issuances)
+
+    def copied(self, copy: str, failing: bool) -> None:
+        """A copy of the newest checkpoint was tried."""
+        self.audit_copy_failing.labels(copy).set(failing)
+
+    def waited_for_connection(self, seconds: float) -> None:
+        self.pool_wait_duration.observe(seconds)
 
     # --- Reading -------------------------------------------------------------------------
 
