@@ -1,0 +1,104 @@
+"""kill -9 at every step of the path, under load, three server processes on one PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from broker.devstack.aws import Fault
+from tests.faults.invariants import Outside
+from tests.faults.load import Load
+from tests.faults.points import ISSUANCE, MUTATORS, REAPER, Point
+from tests.faults.world import World
+
+ANYWHERE = "anywhere"
+MOST_PASSES = 4
+
+
+def in_pairs(points: Sequence[Point]) -> Iterator[Sequence[Point]]:
+    """Two at a time of those that need the same load."""
+    for _, found in groupby(points, lambda point: point.needs):
+        alike = list(found)
+        for first in range(0, len(alike), 2):
+            yield alike[first : first + 2]
+
+
+async def die(world: World, port: int, point: Point) -> None:
+    """A server on that port, which kills itself at the point."""
+    fork = await world.start(port, (point.name, random.randint(1, MOST_PASSES)))
+    ended = await asyncio.to_thread(fork.wait)
+    assert ended == -signal.SIGKILL, f"{point.name}: {ended}\n{fork.output()}"
+    del world.servers[port]
+
+
+async def kill_at(
+    world: World, points: Sequence[Point], outside: Outside, kills: Counter[str]
+) -> None:
+    """Two servers at a time die, each at its point, while a third serves; that is killed as well,
+    anywhere, once another has taken its place. All must hold after each pair.
+    """
+    load = Load(world, [f"http://127.0.0.1:{port}" for port in world.ports])
+    for number, pair in enumerate(in_pairs(points)):
+        load.wanted = pair[0].needs
+        if load.wanted == "refusals":
+            world.aws.faults.add(Fault.EMPTY_MESSAGE, times=None)
+        async with load.running():
+            if not world.servers or number % 3 == 2:
+                standing = list(world.servers)
+                await world.start(next(port for port in world.ports if port not in standing))
+                for port in standing:
+                    await world.stop(port, signal.SIGKILL)
+                    kills[ANYWHERE] += 1
+            free = [port for port in world.ports if port not in world.servers]
+            await asyncio.gather(*(die(world, *each) for each in zip(free, pair, strict=False)))
+        world.aws.faults.clear()
+        kills.update(point.name for point in pair)
+        try:
+            await outside.all_holds()
+        except AssertionError as broken:
+            broken.add_note(f"after kills at {[point.name for point in pair]}")
+            raise
+
+
+async def kill_reapers(world: World, outside: Outside, kills: Counter[str]) -> None:
+    """With every server stopped, intents are left open: the first to close them dies of it, twice;
+    then somebody closes them, in time.
+    """
+    for port in list(world.servers):
+        await world.stop(port, signal.SIGKILL)
+        kills[ANYWHERE] += 1
+    for point in REAPER:
+        await die(world, world.ports[0], point)
+        kills[point.name] += 1
+        await outside.all_holds()
+    await world.start_servers()
+    await outside.intents_become_terminal()
+
+
+async def serve_again(world: World) -> None:
+    """Every server gives everybody credentials, with nobody's help."""
+    async with world.client() as client:
+        for port in world.ports:
+            for person in world.people:
+                while not await world.refresh(client, f"http://127.0.0.1:{port}", person):
+                    assert person.ended is None, person.ended
+                assert await world.ask(client, f"http://127.0.0.1:{port}", person) == 200
+
+
+async def test_a_process_killed_at_any_step_loses_and_gives_out_nothing(
+    world: World, outside: Outside
+) -> None:
+    world.settings["BROKER_AUDIT__ORPHAN_AFTER_SECONDS"] = "15"
+    kills: Counter[str] = Counter()
+    await kill_at(world, [*ISSUANCE, *MUTATORS], outside, kills)
+    await kill_reapers(world, outside, kills)
+    await serve_again(world)
+    records = await outside.all_holds()
+    orphaned = sum(record["type"] == "issuance.orphaned" for record in records)
+    assert orphaned > 0
+    for port in world.ports:
+        assert await world.stop(port, signal.SIGTERM) == 0
