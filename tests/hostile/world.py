@@ -1,5 +1,5 @@
-"""What the attacks are made against: a broker as real server processes on SQLite, OpenID
-providers that lie on request, and an AWS stand-in, with a look into the database from outside.
+"""What the attacks are made against: a broker as real server processes, on SQLite unless told
+otherwise, OpenID providers that lie on request, an AWS stand-in, and a look into the database.
 
 One world serves all attacks of a test process: each attacker has an address of their own, so
 that limits on one do not stop the next.
@@ -13,7 +13,6 @@ import itertools
 import json
 import os
 import re
-import sqlite3
 import ssl
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from joserfc.jws import JWSRegistry
 
 from broker.devstack.aws import AwsStandIn, DemoAccount
 from tests.e2e.processes import Process, free_port
+from tests.hostile.inside import Inside, PostgresInside, SqliteInside
 from tests.oidc.conftest import HostileProvider, b64
 
 T = TypeVar("T")
@@ -53,6 +53,7 @@ roles:
     external_id: {external_id}
     role_maximum: 4h
     default_duration: 1h
+    max_grant: 8h
     parameters:
       bucket: {{allowed: [reports, logs], default: reports}}
       prefix: {{pattern: "[a-z0-9-]{{1,40}}", default: public}}
@@ -240,9 +241,15 @@ class World:
 
     admin: Person
 
-    def __init__(self, folder: Path, aws: AwsStandIn, demo: DemoAccount) -> None:
+    def __init__(
+        self, folder: Path, aws: AwsStandIn, demo: DemoAccount, url: str | None = None
+    ) -> None:
+        """`url`: of an empty database on PostgreSQL; None: SQLite in the folder."""
         self.folder, self.aws, self.demo = folder, aws, demo
-        self.database = folder / "broker.db"
+        self.database_url = url or f"sqlite+aiosqlite:///{folder / 'broker.db'}"
+        self.inside: Inside = (
+            SqliteInside(folder / "broker.db") if url is None else PostgresInside(url, self.run)
+        )
         self.providers: dict[str, Liar] = {}
         self.servers: list[Process] = []
         self.ports: list[int] = []
@@ -419,19 +426,10 @@ class World:
     # --- looking into it ----------------------------------------------------------------
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        connection = sqlite3.connect(self.database, timeout=30)
-        try:
-            return connection.execute(query, values).fetchall()
-        finally:
-            connection.close()
+        return self.inside.rows(query, *values)
 
     def change(self, statement: str, *values: object) -> None:
-        connection = sqlite3.connect(self.database, timeout=30)
-        try:
-            with connection:
-                connection.execute(statement, values)
-        finally:
-            connection.close()
+        self.inside.change(statement, *values)
 
     def head(self) -> int:
         return int(self.rows("SELECT seq FROM audit_head")[0][0])
@@ -444,12 +442,11 @@ class World:
 
     def state(self) -> dict[str, str]:
         """A digest of each table whose rows are somebody's: equal where nothing changed."""
-        tables = [row[0] for row in self.rows("SELECT name FROM sqlite_master WHERE type='table'")]
         return {
             table: hashlib.sha256(
                 repr(sorted(map(repr, self.rows(f"SELECT * FROM {table}")))).encode()
             ).hexdigest()
-            for table in tables
+            for table in self.inside.tables()
             if not _PASSING.match(table)
         }
 
@@ -467,7 +464,9 @@ class World:
         )
         self._config.write_text(
             f'[server]\npublic_url = "{self.url}"\ntrusted_proxies = ["127.0.0.0/8"]\n'
-            f"[database]\nurl = {json.dumps(f'sqlite+aiosqlite:///{self.database}')}\n"
+            f"[database]\nurl = {json.dumps(self.database_url)}\n"
+            # The tests' PostgreSQL need not survive a power cut.
+            "[audit]\nallow_unsafe_durability = true\n"
             f'{providers}[mfa]\nenrolment = "open"\n'
             f'[[aws]]\nregion = "us-east-1"\nsts_endpoint_url = "{self.aws.url}"\n'
             f'[keys]\nsealing = "file:{self.folder}/keys/sealing"\n'
