@@ -14,7 +14,8 @@ from broker.adapters.signing import SigningKeys
 from broker.errors import StartupError
 from broker.identity.totp import Enrolment
 from broker.server_cli.checks.check import Check, fail, ok, warn
-from broker.settings import Settings, is_loopback
+from broker.setting_forms import is_loopback
+from broker.settings import Settings
 
 
 def host_checks(settings: Settings) -> Iterator[Check]:
