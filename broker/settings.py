@@ -15,16 +15,14 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -36,81 +34,14 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from broker.adapters.secret_mode import others_may_read
+from broker.adapters.key_place import KeyPlace, KmsReference
 from broker.errors import StartupError
 from broker.identity.device import DeviceFlow
 from broker.identity.totp import Enrolment
+from broker.setting_forms import Origin, SafeUrl, Section, as_sequence
+from broker.sink_settings import Sinks
 
 _PROVIDER_NAME = r"^[a-z0-9][a-z0-9-]{0,31}$"
-_SECRET_FILE_LIMIT = 64 * 1024
-
-
-def is_loopback(host: str | None) -> bool:
-    """Whether a URL's host names this machine alone."""
-    if host is None:
-        return False
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _https_or_loopback(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("https", "http") or not parts.hostname:
-        raise ValueError("write a full URL, such as https://broker.example.com")
-    if parts.username or parts.query or parts.fragment:
-        raise ValueError("leave user names, queries and fragments out of this URL")
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise ValueError("plain http is for loopback addresses alone; write https://")
-    return url
-
-
-def _origin(url: str) -> str:
-    url = _https_or_loopback(url).rstrip("/")
-    if urlsplit(url).path:
-        raise ValueError("the broker is served at the root of its host; leave the path out")
-    return url
-
-
-SafeUrl = Annotated[str, AfterValidator(_https_or_loopback)]
-Origin = Annotated[str, AfterValidator(_origin)]
-
-
-def _read_secret(path: Path) -> str:
-    try:
-        if others_may_read(path.stat()):
-            raise ValueError(f"{path} can be read by others; run: chmod 600 {path}")
-        text = path.read_text("utf-8")
-    except OSError as fault:
-        raise ValueError(f"{path} can't be read: {fault.strerror}") from fault
-    if not text.strip() or len(text) > _SECRET_FILE_LIMIT:
-        raise ValueError(f"{path} holds no secret")
-    return text.strip()
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _secrets_from_files(cls, values: object) -> object:
-        """`NAME_file = path` stands for the SecretStr field NAME."""
-        if not isinstance(values, Mapping):
-            return values
-        filled = dict(values)
-        for name in cls.model_fields:
-            path = (
-                filled.pop(f"{name}_file", None) if f"{name}_file" not in cls.model_fields else None
-            )
-            if path is None:
-                continue
-            if name in filled:
-                raise ValueError(f"give {name} or {name}_file, not both")
-            filled[name] = _read_secret(Path(str(path)))
-        return filled
 
 
 class Server(Section):
@@ -207,8 +138,10 @@ class Sessions(Section):
 
 
 def _key_reference(reference: str) -> str:
+    if reference.startswith("awskms:"):
+        return str(KmsReference.parse(reference))
     if not reference.startswith("file:") or reference == "file:":
-        raise ValueError("write file:PATH; other key stores are not supported yet")
+        raise ValueError("write file:PATH, or awskms:ARN for a key in AWS KMS")
     return reference
 
 
@@ -217,17 +150,27 @@ KeyReference = Annotated[str, AfterValidator(_key_reference)]
 
 class Keys(Section):
     sealing: KeyReference = "file:keys/sealing"
-    """The keys that seal second-factor secrets; `broker migrate` makes the file."""
+    """The keys that seal second-factor secrets; `broker migrate` makes them. `awskms:ARN`: a
+    symmetric key in AWS KMS wraps them."""
     signing: KeyReference = "file:keys/signing"
-    """The key that signs the audit log; `broker migrate` makes the file."""
+    """The key that signs the audit log; `broker migrate` makes the file. `awskms:ARN`: an Ed25519
+    key in AWS KMS (`ECC_NIST_EDWARDS25519`), which signs checkpoints and, each day, the delegates
+    that sign receipts."""
 
     @property
     def sealing_path(self) -> Path:
-        return Path(self.sealing.removeprefix("file:"))
+        return _path(self.sealing)
 
     @property
     def signing_path(self) -> Path:
-        return Path(self.signing.removeprefix("file:"))
+        return _path(self.signing)
+
+
+def _path(reference: str) -> Path:
+    """For who knows that it is a file."""
+    if not reference.startswith("file:"):
+        raise ValueError(f"{reference} is no file")
+    return Path(reference.removeprefix("file:"))
 
 
 class Admin(Section):
@@ -283,8 +226,33 @@ class Audit(Section):
     checkpoint_copies: tuple[CopyReference, ...] = ()
     """Where each signed head is copied, and looked for when the broker starts: `file:PATH`
     (replaced), `directory:PATH` (grows), `s3://BUCKET/PREFIX` (locked)."""
+    sinks: Sinks = ()
+    """Where every record is delivered to as well: see [sinks](../operations/sinks.md)."""
     allow_unsafe_durability: bool = False
     """Start although the database may lose what it committed. For tests alone."""
+
+
+def _collector(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("https", "http") or not parts.hostname:
+        raise ValueError("write the collector's full URL, such as http://collector:4318")
+    if parts.username or parts.query or parts.fragment:
+        raise ValueError(
+            "leave user names, queries and fragments out of this URL; what the collector asks for "
+            "goes into OTEL_EXPORTER_OTLP_HEADERS"
+        )
+    return url
+
+
+class Telemetry(Section):
+    otlp_endpoint: Annotated[str, AfterValidator(_collector)] | None = None
+    """The collector that traces are sent to over OTLP/HTTP, such as `http://collector:4318`. None
+    are made without it. Needs the extra `otel`."""
+    trace_ratio: float = Field(default=0.1, ge=0, le=1)
+    """The share of requests that are traced, drawn by the broker."""
+    trace_callers_per_second: int = Field(default=10, ge=0, le=1000)
+    """How many more requests a second are traced in a process because their caller asks for it, by
+    a sampled `traceparent`."""
 
 
 def _unique_names(providers: tuple[Oidc, ...]) -> tuple[Oidc, ...]:
@@ -295,11 +263,6 @@ def _unique_names(providers: tuple[Oidc, ...]) -> tuple[Oidc, ...]:
         if len(set(values)) != len(values):
             raise ValueError(f"two [[oidc]] entries have the same {what}")
     return providers
-
-
-def _as_sequence(value: object) -> object:
-    """A single table is the common mistake for a list of one."""
-    return [value] if isinstance(value, Mapping) else value
 
 
 class Settings(BaseSettings):
@@ -314,14 +277,23 @@ class Settings(BaseSettings):
     server: Server = Server()
     database: Database = Database()
     oidc: Annotated[
-        tuple[Oidc, ...], BeforeValidator(_as_sequence), AfterValidator(_unique_names)
+        tuple[Oidc, ...], BeforeValidator(as_sequence), AfterValidator(_unique_names)
     ] = ()
     mfa: Mfa = Mfa()
-    aws: Annotated[tuple[Aws, ...], BeforeValidator(_as_sequence)] = (Aws(),)
+    aws: Annotated[tuple[Aws, ...], BeforeValidator(as_sequence)] = (Aws(),)
     sessions: Sessions = Sessions()
     keys: Keys = Keys()
     bootstrap: Bootstrap = Bootstrap()
     audit: Audit = Audit()
+    telemetry: Telemetry = Telemetry()
+
+    def key_place(self, reference: str) -> KeyPlace:
+        """Where `file:PATH` or `awskms:ARN` leads to, with the profile of its partition."""
+        if reference.startswith("file:"):
+            return KeyPlace(_path(reference))
+        key = KmsReference.parse(reference)
+        profiles = [aws.profile for aws in self.aws if aws.partition == key.partition]
+        return KeyPlace(key, profiles[0] if profiles else None)
 
     @model_validator(mode="after")
     def _one_aws_a_partition(self) -> Self:

@@ -1,8 +1,7 @@
 """AWS KMS: the few calls that the broker's keys need, on one key.
 
-Owns the client with its time-outs, the reading of a key's reference, and that an
-answer is about the key that was asked. Does not own what the keys are for
-(`kms_signing`, `kms_sealing`).
+Owns the client with its time-outs, and that an answer is about the key that was
+asked. Does not own what the keys are for (`kms_signing`, `kms_sealing`).
 
 Every method blocks: call it in a thread. Credentials are found as botocore finds
 them, or by the profile that the settings give for the key's partition.
@@ -23,12 +22,9 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from broker.adapters.key_place import KmsReference
+
 DATA_KEY_BYTES = 32
-_REFERENCE = re.compile(
-    r"awskms:(?P<arn>arn:(?P<partition>aws|aws-cn|aws-us-gov):kms:(?P<region>[a-z0-9-]{1,32})"
-    r":[0-9]{12}:key/[A-Za-z0-9-]{1,64})",
-    re.ASCII,
-)
 _ED25519 = "ED25519_SHA_512"
 # Sign takes messages of up to 4096 bytes as they are; what is signed here is far below.
 _MAX_MESSAGE = 4096
@@ -38,28 +34,6 @@ class KmsFault(Exception):
     """KMS refused, can't be reached, or answered what can't be used. Says which, and for which
     key; never holds key material.
     """
-
-
-@dataclass(frozen=True, slots=True)
-class KmsReference:
-    """`awskms:ARN`: the ARN of a key, not of an alias, which somebody could point elsewhere."""
-
-    arn: str
-    partition: str
-    region: str
-
-    @classmethod
-    def parse(cls, reference: str) -> KmsReference:
-        """Raises ValueError."""
-        match = _REFERENCE.fullmatch(reference)
-        if match is None:
-            raise ValueError(
-                "write awskms:arn:aws:kms:REGION:ACCOUNT:key/ID, the ARN of a key (not of an alias)"
-            )
-        return cls(match["arn"], match["partition"], match["region"])
-
-    def __str__(self) -> str:
-        return f"awskms:{self.arn}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from broker.adapters.kms import KmsFault, KmsKey, KmsReference
+from broker.adapters.key_place import KmsReference
+from broker.adapters.kms import KmsFault, KmsKey
 from broker.adapters.sealing import FileKeyRing, KeyRing, new_key_id
 from broker.adapters.store.sealing_keys import SqlSealingKeys, WrappedKey
 from broker.errors import StartupError

@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from broker.adapters.kms import KmsFault, KmsKey, KmsReference
+from broker.adapters.key_place import KmsReference
+from broker.adapters.kms import KmsFault, KmsKey
 from broker.adapters.signing import SigningKeys
 from broker.adapters.store.log_keys import LogKeyHistory, SqlLogKeys
 from broker.audit.checkpoint import LogKeys, follow, succession

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from sqlalchemy import select
 from sqlalchemy.exc import ProgrammingError
 
+from broker.adapters import kms_sealing, kms_signing
+from broker.adapters.key_place import KeyPlace, KmsReference
 from broker.adapters.migrations import migrate
 from broker.adapters.sealing import FileKeyRing
 from broker.adapters.signing import SigningKeys
 from broker.adapters.store.checkpoints import SqlCheckpoints
 from broker.adapters.store.durability import grant_to_application
 from broker.adapters.store.engine import Database
+from broker.adapters.store.log_keys import SqlLogKeys
 from broker.adapters.store.schema import factors
+from broker.adapters.store.sealing_keys import SqlSealingKeys
 from broker.app import canonical_origin
 from broker.errors import StartupError
 from broker.server_cli import add_config_option
@@ -57,20 +62,63 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _create_first_keys(settings: Settings) -> None:
-    path = settings.keys.sealing_path
-    if not path.exists() and not asyncio.run(_holds_sealed_secrets(settings)):
+    sealing, signing = (
+        settings.key_place(reference)
+        for reference in (settings.keys.sealing, settings.keys.signing)
+    )
+    path = sealing.path
+    if path is None:
+        asyncio.run(_begin_in_kms(settings, sealing, _begin_sealing))
+    elif not path.exists() and not asyncio.run(_holds_sealed_secrets(settings)):
         FileKeyRing.create(path)
         print(
             f"Created the sealing keys in {path} (mode 0600). "
             "Back them up, apart from the database."
         )
-    path = settings.keys.signing_path
-    if not path.exists() and not asyncio.run(_was_signed(settings)):
+    path = signing.path
+    if path is None:
+        asyncio.run(_begin_in_kms(settings, signing, _begin_signing))
+    elif not path.exists() and not asyncio.run(_was_signed(settings)):
         keys = SigningKeys.create(path, log_origin(settings.server.public_url))
         print(
             f"Created the log's signing key in {path} (mode 0600). Back it up, apart from the "
             f"database, and give auditors its verifier key:\n{keys.signer.key}"
         )
+
+
+async def _begin_in_kms(
+    settings: Settings,
+    place: KeyPlace,
+    begin: Callable[[Settings, Database, KmsReference, str | None], Awaitable[None]],
+) -> None:
+    if not isinstance(place.at, KmsReference):
+        raise TypeError("not a key of KMS")
+    database = Database.open(settings.database.url.get_secret_value())
+    try:
+        await begin(settings, database, place.at, place.profile)
+    finally:
+        await database.aclose()
+
+
+async def _begin_sealing(
+    settings: Settings, database: Database, key: KmsReference, profile: str | None
+) -> None:
+    """Where secrets are sealed already, the server names the cure when it starts."""
+    store = SqlSealingKeys(database)
+    if await store.all() or await _holds_sealed_secrets(settings):
+        return
+    await kms_sealing.create(key, profile, store)
+    print(f"Made the first sealing key; it is in the database, wrapped by {key}.")
+
+
+async def _begin_signing(
+    settings: Settings, database: Database, key: KmsReference, profile: str | None
+) -> None:
+    store = SqlLogKeys(database)
+    if await store.history() is not None or await _was_signed(settings):
+        return
+    vkey = await kms_signing.adopt(key, profile, log_origin(settings.server.public_url), store)
+    print(f"{key} signs the log; give auditors its verifier key:\n{vkey}")
 
 
 def log_origin(public_url: str) -> str:
