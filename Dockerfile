@@ -40,7 +40,7 @@ RUN --network=none /opt/broker/bin/python -m compileall -q --invalidation-mode u
 FROM ${PYTHON_IMAGE} AS base
 WORKDIR /rootfs
 # The list of Debian packages (/var/lib/dpkg) stays: scanners read it.
-RUN groupadd --gid 10001 broker \
+RUN --network=none groupadd --gid 10001 broker \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/broker \
         --shell /usr/sbin/nologin broker \
     && install --directory --mode 0755 var/lib run \

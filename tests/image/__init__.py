@@ -1,0 +1,1 @@
+"""The container image and compose.yaml, replayed without a container daemon."""

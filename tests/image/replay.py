@@ -1,0 +1,95 @@
+"""The Dockerfile's build stages, carried out in sandboxes.
+
+Everything is done as written, but for the lines that fetch and install other projects' wheels:
+those are held to their flags and to each other, and what they would install is laid out from the
+environment that runs the tests, which has the same pins: these files and no others.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from dataclasses import dataclass, field
+from importlib.metadata import distribution
+from pathlib import Path
+
+from tests.image.dockerfile import ROOT, Instruction, Stage, sent
+from tests.image.sandbox import SITE, Sandbox
+
+BUILD_PATH = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/"}
+
+
+def pins(requirements: Path) -> dict[str, str]:
+    """Name and version of what a file pins, for this interpreter and platform."""
+    found = re.findall(r"^([\w.-]+)==([^\s;]+)( ; [^\\]+)?", requirements.read_text(), re.MULTILINE)
+    # The files' markers tell Windows and other interpreters alone.
+    return {name: version for name, version, marker in found if "win32" not in marker}
+
+
+@dataclass(slots=True)
+class Replay:
+    """One root, for the stages `wheels` and `build`, of which the later stands on the earlier."""
+
+    sandbox: Sandbox
+    folder: str = "/"
+    environment: dict[str, str] = field(default_factory=lambda: dict(BUILD_PATH))
+    downloaded: dict[str, str] = field(default_factory=dict)
+
+    def run(self, stage: Stage) -> None:
+        for instruction in stage.instructions:
+            if instruction.word == "WORKDIR":
+                self.folder = instruction.rest
+                self.sandbox.inside(self.folder).mkdir(parents=True, exist_ok=True)
+            elif instruction.word == "ARG":
+                name, _, default = instruction.rest.partition("=")
+                self.environment[name] = default
+            elif instruction.word == "COPY":
+                self._copy(instruction)
+            elif instruction.word == "RUN":
+                for command in instruction.rest.split("&&"):
+                    self._command(command.strip(), network="network" not in instruction.flags)
+            else:
+                raise AssertionError(f"{instruction.word} is not known here")
+
+    def _copy(self, instruction: Instruction) -> None:
+        *sources, target = instruction.rest.split()
+        there = self.sandbox.inside(self.folder) / target
+        for source in map(Path, sources):
+            files = [name for name in sent() if Path(name).is_relative_to(source)]
+            assert files, f"COPY {source}: nothing of that name reaches the builder"
+            for name in files:
+                below = Path(name).relative_to(source)
+                file = there / (below if below.parts else source.name)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, file)
+
+    def _command(self, command: str, *, network: bool) -> None:
+        words = shlex.split(command)
+        if "--requirement" not in words:
+            self.sandbox.build(f"cd {self.folder} && {command}", self.environment, network=network)
+            return
+        assert {"--require-hashes", "--no-deps"} <= set(words), command
+        requirements = words[words.index("--requirement") + 1]
+        if "download" in words:
+            assert words[words.index("--only-binary") + 1] == ":all:", command
+            self.downloaded[words[words.index("--dest") + 1]] = requirements
+        else:
+            assert not network, f"this installs with a network: {command}"
+            assert "--no-index" in words, command
+            assert self.downloaded[words[words.index("--find-links") + 1]] == requirements
+            python = self.sandbox.inside(words[words.index("--python") + 1])
+            (site,) = python.parent.parent.glob("lib/python3.*/site-packages")
+            lay_out(pins(self.sandbox.inside(self.folder) / requirements), site)
+
+
+def lay_out(wanted: dict[str, str], site: Path) -> None:
+    """Links to the installed files of the distributions `wanted`, and to no others."""
+    for name, version in wanted.items():
+        installed = distribution(name)
+        assert installed.version == version, f"{name}: pinned {version}, tested {installed.version}"
+        for file in installed.files or ():
+            if ".." not in file.parts:
+                link = site / file
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(SITE / file)
