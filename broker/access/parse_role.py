@@ -40,7 +40,8 @@ _MAX_GRANT_MOST = 366 * 86400
 
 _ROLE_ARN = re.compile(
     r"arn:(?P<partition>aws[a-z-]*):iam::(?P<account>[0-9]{12}):"
-    r"role(?P<path>/(?:[!-.0-~]{1,128}/){0,8})(?P<name>[A-Za-z0-9_+=,.@-]{1,64})",
+    # IAM takes * ? and $ in a path, and reads them as a pattern where the ARN is a Resource.
+    r"role(?P<path>/(?:[!-#%-)+-.0->@-~]{1,128}/){0,8})(?P<name>[A-Za-z0-9_+=,.@-]{1,64})",
     re.ASCII,
 )
 _ROOT_ARN = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:root", re.ASCII)
@@ -217,7 +218,10 @@ class _RoleReader:
             return None
         match = _ROLE_ARN.fullmatch(arn)
         if match is None:
-            self._findings.at(node, f"{arn[:80]!r} is no ARN of an IAM role", f"write {example}")
+            fault = "is no ARN of one IAM role: *, ? and $ make a pattern"
+            if not set("*?$") & set(arn):
+                fault = "is no ARN of an IAM role"
+            self._findings.at(node, f"{arn[:80]!r} {fault}", f"write {example}")
         return match
 
     def _agrees(

@@ -314,6 +314,16 @@ REFUSED = [
         "no ARN of an IAM",
         "arn:aws",
     ),
+    *(
+        (
+            "role/service/DataReader",
+            f"role/{path}/DataReader",
+            11,
+            "is no ARN of one IAM role",
+            "write role_arn: arn:aws",
+        )
+        for path in ("*", "team-?", "${aws:username}")
+    ),
     (
         "role/service/DataReader",
         "user/x",
