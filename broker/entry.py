@@ -19,6 +19,7 @@ SERVER_COMMANDS = {
     "doctor": "check what a first run gets wrong",
     "keys": "rotate the broker's keys",
     "recover": "an enrolment code for a first or new admin",
+    "aws": "what AWS needs for an access policy, as code",
 }
 # Enough of an extra to tell that it is there.
 _SERVER_PACKAGES = ("fastapi", "sqlalchemy", "msgspec", "pydantic_settings", "yaml")

@@ -11,7 +11,8 @@ keys. Does not own: judging a policy that is there (`trust_judgement`).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from broker.access.grammar import VERSION
@@ -86,6 +87,13 @@ def principal_behind(identity: CallerIdentity) -> tuple[str, tuple[str, ...]]:
 def trust_policies(scoped: Scoped, identity: CallerIdentity) -> tuple[TrustPolicy, ...]:
     """One for each role on the way, the last for the role itself. Raises Conflict."""
     broker, notes = principal_behind(identity)
+    return trust_policies_for(scoped, broker, notes)
+
+
+def trust_policies_for(
+    scoped: Scoped, broker: str, notes: tuple[str, ...] = ()
+) -> tuple[TrustPolicy, ...]:
+    """The same where the broker's ARN is known. `notes` are about that ARN."""
     return tuple(
         _trust_policy(call, broker, notes)
         if call.after is None
@@ -94,12 +102,40 @@ def trust_policies(scoped: Scoped, identity: CallerIdentity) -> tuple[TrustPolic
     )
 
 
+def united(documents: Iterable[Mapping[str, object]]) -> dict[str, object]:
+    """One document with every statement of theirs once: a role may be on several ways."""
+    statements: list[dict[str, object]] = []
+    seen: set[str] = set()
+    sids: Counter[str] = Counter()
+    for document in documents:
+        for statement in _statements(document):
+            said = compact({key: value for key, value in statement.items() if key != "Sid"})
+            if said in seen:
+                continue
+            seen.add(said)
+            sid = str(statement["Sid"])
+            sids[sid] += 1
+            statements.append({**statement, "Sid": sid if sids[sid] == 1 else f"{sid}{sids[sid]}"})
+    return {"Version": VERSION, "Statement": statements}
+
+
+def length_note(document: Mapping[str, object]) -> tuple[str, ...]:
+    """What to say of a document that is longer than AWS takes by default."""
+    size = len(compact(document))
+    return (_LONG_NOTE.format(size=size, limit=_MAX_CHARACTERS),) if size > _MAX_CHARACTERS else ()
+
+
 def _trust_policy(call: AssumeRole, principal: str, notes: tuple[str, ...]) -> TrustPolicy:
     document = _document(principal, call)
     own = _OWN_POLICY_NOTE.format(principal=principal, role=call.role_arn)
-    size = len(compact(document))
-    long = (_LONG_NOTE.format(size=size, limit=_MAX_CHARACTERS),) if size > _MAX_CHARACTERS else ()
-    return TrustPolicy(call.role_arn, principal, document, (*notes, own, *long))
+    return TrustPolicy(call.role_arn, principal, document, (*notes, own, *length_note(document)))
+
+
+def _statements(document: Mapping[str, object]) -> list[dict[str, object]]:
+    found = document["Statement"]
+    if not isinstance(found, list):
+        raise TypeError("the broker writes statements as a list")
+    return found
 
 
 def _document(principal: str, call: AssumeRole) -> dict[str, object]:
@@ -126,30 +162,36 @@ def _statement(
     }
 
 
-def _conditions(
-    call: AssumeRole,
+def broker_calls(
+    *, after_hop: bool
 ) -> tuple[dict[str, object], dict[str, object], dict[str, object]]:
-    """Of SetSourceIdentity, TagSession and AssumeRole, each with the keys that AWS gives it.
+    """What is alike in all calls of the broker's, as conditions on SetSourceIdentity, TagSession
+    and AssumeRole, each with the keys that AWS gives it.
 
     After a hop, source identity and transitive tags are the caller's already; AWS shows them as
     the principal's and not as the request's.
     """
-    if call.after is None:
+    if after_hop:
+        identity, issuance = "aws:SourceIdentity", f"aws:PrincipalTag/{ISSUANCE_TAG}"
+    else:
         identity, issuance = "sts:SourceIdentity", f"aws:RequestTag/{ISSUANCE_TAG}"
-        only: dict[str, object] = {
+    who: dict[str, object] = {identity: SOURCE_IDENTITIES}
+    tagged: dict[str, object] = {issuance: ISSUANCE_IDS}
+    assume: dict[str, object] = {
+        "StringLike": {**who, "sts:RoleSessionName": SESSION_NAMES, **tagged}
+    }
+    return {"StringLike": who}, {"StringLike": tagged}, assume
+
+
+def _conditions(
+    call: AssumeRole,
+) -> tuple[dict[str, object], dict[str, object], dict[str, object]]:
+    who, tags, assume = broker_calls(after_hop=call.after is not None)
+    if call.after is None:
+        tags["ForAllValues:StringEquals"] = {
             "aws:TagKeys": [key for key, _ in call.tags],
             "sts:TransitiveTagKeys": list(call.transitive_tag_keys),
         }
-    else:
-        identity, issuance = "aws:SourceIdentity", f"aws:PrincipalTag/{ISSUANCE_TAG}"
-        only = {}
-    who: dict[str, object] = {identity: SOURCE_IDENTITIES}
-    tags: dict[str, object] = {"StringLike": {issuance: ISSUANCE_IDS}}
-    if only:
-        tags["ForAllValues:StringEquals"] = only
-    assume: dict[str, object] = {
-        "StringLike": {**who, "sts:RoleSessionName": SESSION_NAMES, issuance: ISSUANCE_IDS}
-    }
     if call.external_id is not None:
         assume["StringEquals"] = {"sts:ExternalId": call.external_id}
-    return {"StringLike": who}, tags, assume
+    return who, tags, assume

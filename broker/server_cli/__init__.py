@@ -1,4 +1,4 @@
-"""The server's side of the `broker` command: server, dev, migrate, doctor, recover, keys, lint.
+"""The server's side of the `broker` command: server, dev, migrate, doctor and so on.
 
 Owns: reading settings, start and stop of processes, exit codes. Each command is
 a module with `register(subparsers)` and a `run(arguments)` that returns the
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from broker.errors import StartupError
 
-_COMMANDS = ("server", "dev", "migrate", "doctor", "recover", "keys")
+_COMMANDS = ("server", "dev", "migrate", "doctor", "recover", "keys", "aws")
 
 
 def main(argv: Sequence[str]) -> int:
