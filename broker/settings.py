@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -44,6 +44,16 @@ from broker.sink_settings import Sinks
 _PROVIDER_NAME = r"^[a-z0-9][a-z0-9-]{0,31}$"
 
 
+def _network(value: object) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(str(value))
+    except ValueError:
+        raise ValueError("write a network, such as 10.0.0.0/8 or 192.0.2.7/32") from None
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+
+
 class Server(Section):
     public_url: Origin = "http://127.0.0.1:8080"
     """What people's browsers and clients open: scheme, host, port. `https`, except on loopback."""
@@ -51,7 +61,7 @@ class Server(Section):
     """The address to listen on."""
     port: int = Field(default=8080, ge=0, le=65535)
     """The port to listen on, in plain http: a proxy before it ends TLS. 0: any free one."""
-    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    trusted_proxies: tuple[Network, ...] = ()
     """Networks whose `X-Forwarded-For` is believed. Without it, everybody comes from the proxy."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Serve `/metrics` on this port alone. Not set: on the public one."""
@@ -378,7 +388,14 @@ def _refuse_unknown_variables() -> None:
 
 def _lines(where: str, fault: ValidationError) -> Sequence[str]:
     lines = []
-    for error in fault.errors(include_url=False, include_input=False, include_context=False):
+    errors = fault.errors(include_url=False, include_input=False, include_context=False)
+    for error in errors:
+        # A list is not too short for what is wrong with an item of it.
+        if error["type"] == "too_short" and any(
+            other is not error and other["loc"][: len(error["loc"])] == error["loc"]
+            for other in errors
+        ):
+            continue
         key = ".".join(str(part) for part in error["loc"]) or "settings"
         message = error["msg"].removeprefix("Value error, ")
         if error["type"] == "extra_forbidden":

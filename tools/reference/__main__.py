@@ -12,6 +12,7 @@ from tools.reference import (
     events_page,
     http_page,
     settings_page,
+    wrong_settings_page,
 )
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
@@ -21,6 +22,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "http-api.md": http_page.render,
     "errors.md": errors_page.render,
     "events.md": events_page.render,
+    "wrong-settings.md": wrong_settings_page.render,
 }
 
 

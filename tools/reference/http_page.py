@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from broker.web.routes import build
+from broker.app import create_app
+from broker.settings import Settings
 from tools.reference.markdown import Incomplete, code, page, require_same, table
 
 _INTRODUCTION = """
@@ -143,11 +143,8 @@ def operations() -> Iterator[Operation]:
 
 
 def _application() -> FastAPI:
-    @asynccontextmanager
-    async def nothing(_: FastAPI) -> AsyncIterator[None]:
-        yield
-
-    return build(nothing, trusted_proxies=(), https=True, with_metrics=True)
+    # Made with defaults, whatever the environment says; nothing is opened.
+    return create_app(Settings.model_construct())
 
 
 def _routes(app: FastAPI) -> Iterator[Route]:

@@ -1,18 +1,18 @@
-"""`reference/settings.md`: every key of `broker.toml`, by the models of `broker/settings.py`."""
+"""`reference/settings.md`: every key of `broker.toml`, by the models of the settings."""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import json
+import textwrap
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any, get_args
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from broker import settings as module
 from broker.settings import Section, Settings
 from tools.reference.markdown import Incomplete, code, page, table
 
@@ -37,9 +37,11 @@ def render() -> str:
         title = f"[[{name}]]" if is_list else f"[{name}]"
         parts.append(f"## `{title}` {{ #{name} }}\n")
         parts.append(table(["Key", "Type", "Default", "What it is for"], _rows(model)))
-        for of, inner in _tables_in(model):
-            parts.append(f"Each of `{of}` is a table of:\n")
-            parts.append(table(["Key", "Type", "Default", "What it is for"], _rows(inner)))
+        inner = list(_tables_in(model))
+        for key, one in inner:
+            several = sum(other == key for other, _ in inner) > 1
+            parts.append(f"{'One kind' if several else 'Each'} of `{key}` is a table of:\n")
+            parts.append(table(["Key", "Type", "Default", "What it is for"], _rows(one)))
     return page("Settings", _INTRODUCTION, *parts)
 
 
@@ -52,24 +54,20 @@ def keys() -> Iterator[str]:
 
 
 def _model(field: FieldInfo) -> tuple[type[Section], bool]:
-    found = _section_in(field.annotation)
-    if found is None:
-        raise Incomplete(f"{field.annotation} is no section")
+    (found,) = _sections_in(field.annotation)
     return found, found is not field.annotation
 
 
-def _section_in(annotation: Any) -> type[Section] | None:
+def _sections_in(annotation: Any) -> Iterator[type[Section]]:
     if inspect.isclass(annotation) and issubclass(annotation, Section):
-        return annotation
+        yield annotation
     for inner in get_args(annotation):
-        if (found := _section_in(inner)) is not None:
-            return found
-    return None
+        yield from _sections_in(inner)
 
 
 def _tables_in(model: type[Section]) -> Iterator[tuple[str, type[Section]]]:
     for key, field in model.model_fields.items():
-        if (inner := _section_in(field.annotation)) is not None:
+        for inner in _sections_in(field.annotation):
             yield key, inner
 
 
@@ -80,14 +78,17 @@ def _rows(model: type[Section]) -> Iterator[list[str]]:
     for key, field in model.model_fields.items():
         if key not in said:
             raise Incomplete(f"{model.__name__}.{key} says nowhere what it is for")
+        written = field.alias or key
         secret = "SecretStr" in str(field.annotation)
-        named = f"`{key}`" + (f", `{key}_file`" if secret else "")
-        yield [named, _type(properties[key], definitions), _default(field), said[key]]
+        named = f"`{written}`" + (f", `{written}_file`" if secret else "")
+        yield [named, _type(properties[written], definitions), _default(field), said[key]]
 
 
 def _type(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     if "$ref" in schema:
         return _type(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    if "oneOf" in schema:
+        return "table"
     if "anyOf" in schema:
         kinds = [_type(one, definitions) for one in schema["anyOf"] if one.get("type") != "null"]
         return " or ".join(dict.fromkeys(kinds))
@@ -97,7 +98,7 @@ def _type(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         return "secret"
     if schema.get("type") == "array":
         return f"list of: {_type(schema['items'], definitions)}" if "items" in schema else "list"
-    if schema.get("type") == "object":
+    if schema.get("type", "object") == "object" or "oneOf" in schema:
         return "table"
     if str(schema.get("format", "")).startswith("ipv"):
         return "network"
@@ -130,18 +131,23 @@ def _default(field: FieldInfo) -> str:
 
 def _docstrings(model: type[Section]) -> dict[str, str]:
     """The string that follows each field of the class, which Python itself does not keep."""
-    tree = ast.parse(Path(module.__file__).read_text("utf-8"))
     found: dict[str, str] = {}
-    for node in tree.body:
-        if not isinstance(node, ast.ClassDef) or node.name != model.__name__:
-            continue
-        for field, after in zip(node.body, node.body[1:], strict=False):
-            if (
-                isinstance(field, ast.AnnAssign)
-                and isinstance(field.target, ast.Name)
-                and isinstance(after, ast.Expr)
-                and isinstance(after.value, ast.Constant)
-                and isinstance(after.value.value, str)
-            ):
-                found[field.target.id] = inspect.cleandoc(after.value.value)
+    for one in reversed(model.__mro__):
+        if one is not Section and issubclass(one, Section):
+            found |= _strings_after_fields(one)
     return found
+
+
+def _strings_after_fields(model: type[Section]) -> dict[str, str]:
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+    if not isinstance(definition, ast.ClassDef):
+        raise Incomplete(f"{model} is no class")
+    return {
+        field.target.id: inspect.cleandoc(after.value.value)
+        for field, after in zip(definition.body, definition.body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(after, ast.Expr)
+        and isinstance(after.value, ast.Constant)
+        and isinstance(after.value.value, str)
+    }
