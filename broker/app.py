@@ -42,21 +42,21 @@ from broker.adapters.store.devices import SqlDeviceStore
 from broker.adapters.store.directory import SqlDirectory
 from broker.adapters.store.durability import examine
 from broker.adapters.store.engine import Database
-from broker.adapters.store.factors import SqlFactorStore
 from broker.adapters.store.grants import SqlGrants, record_expired
 from broker.adapters.store.issuances import SqlIssuances
 from broker.adapters.store.jobs import SqlJobs
 from broker.adapters.store.journal import GroupCommitJournal
-from broker.adapters.store.logins import SqlLoginStore
 from broker.adapters.store.policy_people import SqlKnownPeople
 from broker.adapters.store.principals import SqlPeople
 from broker.adapters.store.records import AuditRecords
 from broker.adapters.store.sessions import SqlSessionStore
 from broker.adapters.store.suspensions import SqlSuspensions
 from broker.adapters.store.sweep import sweep
-from broker.adapters.store.throttle import SqlThrottle
 from broker.adapters.store.tree import AuditTree
 from broker.adapters.sts import StsClient, StsConfig
+from broker.adapters.telemetry.counted import CountedFactors, CountedLogins, CountedThrottle
+from broker.adapters.telemetry.instruments import Instruments
+from broker.adapters.telemetry.server import ServerTelemetry, TracingSettings
 from broker.errors import AuditUnavailable, StartupError
 from broker.identity.login import BootstrapAdmin, IdentityProvider
 from broker.identity.login_flow import LoginFlow
@@ -65,7 +65,6 @@ from broker.issuance.exchange import JobGate
 from broker.issuance.sts import Sts
 from broker.settings import Settings
 from broker.web.cookies import Cookies
-from broker.web.counts import IssuanceCounts
 from broker.web.current_policy import CurrentPolicy
 from broker.web.in_flight import InFlight
 from broker.web.parts import Parts
@@ -91,12 +90,15 @@ def create_app(
     `providers` and `sts` stand in for the ones that the settings describe. `accept_rollback`:
     start although the log was signed further than the database knows, and record that.
     """
+    telemetry = ServerTelemetry()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            telemetry.start(_tracing(settings))
+            stack.push_async_callback(telemetry.aclose)
             app.state.parts = await _compose(
-                settings, stack, providers, sts, accept_rollback=accept_rollback
+                settings, stack, telemetry, providers, sts, accept_rollback=accept_rollback
             )
             _settle_garbage_collector(stack)
             yield
@@ -106,6 +108,16 @@ def create_app(
         trusted_proxies=settings.server.trusted_proxies,
         https=settings.server.public_url.startswith("https://"),
         with_metrics=settings.server.metrics_port is None,
+        telemetry=telemetry,
+    )
+
+
+def _tracing(settings: Settings) -> TracingSettings | None:
+    wanted = settings.telemetry
+    if wanted.otlp_endpoint is None:
+        return None
+    return TracingSettings(
+        wanted.otlp_endpoint, wanted.trace_ratio, wanted.trace_callers_per_second
     )
 
 
@@ -123,13 +135,15 @@ def _settle_garbage_collector(stack: AsyncExitStack) -> None:
 async def _compose(
     settings: Settings,
     stack: AsyncExitStack,
+    telemetry: ServerTelemetry,
     providers: Mapping[str, IdentityProvider] | None,
     sts: Sts | None,
     *,
     accept_rollback: bool,
 ) -> Parts:
     """Open everything that must be closed again onto `stack`."""
-    database = await _open_database(settings, stack)
+    meters = telemetry.instruments
+    database = await _open_database(settings, stack, meters)
     ring = FileKeyRing.load(settings.keys.sealing_path)
     signing = SigningKeys.load(settings.keys.signing_path)
     outside: dict[str, Connect] = {}
@@ -137,7 +151,7 @@ async def _compose(
         providers = await _open_providers(settings, stack)
         outside |= {f"provider {one.name}": partial(connect, one.issuer) for one in settings.oidc}
     if sts is None:
-        sts = client = await _open_sts(settings, stack)
+        sts = client = await _open_sts(settings, stack, meters)
         outside |= {f"STS {a.partition}": partial(client.reach, a.partition) for a in settings.aws}
     reachability = _open_reachability(outside, stack)
     journal = GroupCommitJournal(
@@ -146,19 +160,28 @@ async def _compose(
         patience=settings.audit.wait_seconds,
         reap_after=settings.audit.orphan_after_seconds,
         signer=signing.signer,
+        observer=meters,
     )
     await journal.start()
     stack.push_async_callback(journal.aclose)
     checkpoints, tree = SqlCheckpoints(database), AuditTree(database)
     await _start_signing(
-        settings, stack, signing, checkpoints, tree, journal, accept_rollback=accept_rollback
+        settings,
+        stack,
+        meters,
+        signing,
+        checkpoints,
+        tree,
+        journal,
+        accept_rollback=accept_rollback,
     )
 
     access = SqlAccessStore(database)
     policies = CurrentPolicy(access, frozenset(providers))
     await _require_readable_policy(access, policies)
-    sessions, factors = SqlSessionStore(database), SqlFactorStore(database)
-    throttle, jobs = SqlThrottle(database), SqlJobs(database)
+    sessions, factors = SqlSessionStore(database), CountedFactors(database, meters)
+    throttle, jobs = CountedThrottle(database, meters), SqlJobs(database)
+    ready = partial(_require_schema, database, newest_revision())
     ci_client = new_client()
     stack.push_async_callback(ci_client.aclose)
     parts = Parts(
@@ -167,7 +190,9 @@ async def _compose(
         providers=_titles(settings, providers),
         sessions=sessions,
         login=LoginFlow(
-            providers, SqlLoginStore(database, deny=journal.deny), _bootstrap_admins(settings)
+            providers,
+            CountedLogins(database, meters, deny=journal.deny),
+            _bootstrap_admins(settings),
         ),
         second_factor=SecondFactor(factors, ring, settings.mfa.enrolment, settings.mfa.label),
         factors=factors,
@@ -191,7 +216,7 @@ async def _compose(
         tree=tree,
         checkpoints=checkpoints,
         log_keys=signing.log,
-        issuance_counts=IssuanceCounts(),
+        telemetry=telemetry,
         jobs=jobs,
         job_gate=JobGate(
             keys=CiIssuers(ci_client),
@@ -202,9 +227,10 @@ async def _compose(
             sts=sts,
         ),
         in_flight=InFlight(),
-        ready=partial(_require_schema, database, newest_revision()),
+        ready=ready,
         unreachable=reachability.unreachable,
     )
+    telemetry.watch(database, journal, ready)
     await _start_sweeping(database, stack)
     return parts
 
@@ -219,9 +245,13 @@ def canonical_origin(url: str) -> str:
     return f"{parts.scheme}://{host}{port}"
 
 
-async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
+async def _open_database(
+    settings: Settings, stack: AsyncExitStack, meters: Instruments
+) -> Database:
     database = Database.open(
-        settings.database.url.get_secret_value(), pool_size=settings.database.pool_size
+        settings.database.url.get_secret_value(),
+        pool_size=settings.database.pool_size,
+        on_wait=meters.waited_for_connection,
     )
     stack.push_async_callback(database.aclose)
     try:
@@ -246,6 +276,7 @@ async def _require_durability(database: Database, *, allow_unsafe: bool) -> None
 async def _start_signing(
     settings: Settings,
     stack: AsyncExitStack,
+    meters: Instruments,
     signing: SigningKeys,
     checkpoints: SqlCheckpoints,
     tree: AuditTree,
@@ -263,6 +294,7 @@ async def _start_signing(
         copies=copies,
         every=settings.audit.checkpoint_seconds,
         records=settings.audit.checkpoint_records,
+        on_copy=meters.copied,
     )
     conflicts = await check_copies(copies, checkpoints=checkpoints, tree=tree, keys=signing.log)
     if conflicts:
@@ -296,7 +328,7 @@ async def _open_providers(settings: Settings, stack: AsyncExitStack) -> dict[str
     }
 
 
-async def _open_sts(settings: Settings, stack: AsyncExitStack) -> StsClient:
+async def _open_sts(settings: Settings, stack: AsyncExitStack, meters: Instruments) -> StsClient:
     client = StsClient(
         tuple(
             StsConfig(
@@ -307,7 +339,8 @@ async def _open_sts(settings: Settings, stack: AsyncExitStack) -> StsClient:
                 profile=aws.profile,
             )
             for aws in settings.aws
-        )
+        ),
+        observe=meters.sts_attempt,
     )
     stack.push_async_callback(client.aclose)
     await client.start()

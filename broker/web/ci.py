@@ -10,20 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import ip_address
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from broker.errors import Unauthenticated
+from broker.errors import BrokerError, Unauthenticated
 from broker.identity.authenticate import bearer
 from broker.identity.throttle import CI_PER_ADDRESS
 from broker.identity.token_exchange import ISSUED_TOKEN_TYPE, TokenExchange
 from broker.issuance.exchange import Admitted, Presented
-from broker.issuance.issue import Issued
+from broker.issuance.issue import Issued, answer
 from broker.issuance.request import CredentialRequest
 from broker.web.address import throttle_key
 from broker.web.context import request_context
-from broker.web.credentials import OPERATION, answer_counted, issue_as, read_object
+from broker.web.credentials import OPERATION, issue_as, read_object, watched
 from broker.web.parts import parts_of
+from broker.web.telemetry import CredentialWatch
 
 PATH = "/v1/ci/credentials"
 CI_OPERATION: dict[str, object] = {
@@ -36,10 +38,11 @@ CI_OPERATION: dict[str, object] = {
 
 async def ci_credentials(request: Request) -> Response:
     """Raises the BrokerError of any refusal; one of the token's is on record by then."""
-    return await answer_counted(request, _issue)
+    issued = await watched(request, _issue)
+    return Response(msgspec.json.encode(answer(issued)), media_type="application/json")
 
 
-async def _issue(request: Request) -> Issued:
+async def _issue(request: Request, watch: CredentialWatch) -> Issued:
     # The whole request is read before the token is used up: a slip must not cost a job its token.
     unverified_token = bearer(request.headers.get("authorization"))
     if unverified_token is None:
@@ -54,6 +57,7 @@ async def _issue(request: Request) -> Issued:
         policy_version=admitted.policy_version,
         grants=(),  # those are people's
         now=admitted.context.auth_time,
+        watch=watch,
     )
 
 
@@ -95,4 +99,10 @@ async def _let_in(
         user_agent=context.user_agent,
         request_id=context.id,
     )
-    return await parts.job_gate.admit(presented, policy, standing)
+    try:
+        admitted = await parts.job_gate.admit(presented, policy, standing)
+    except BrokerError as refusal:
+        parts.telemetry.ci_exchange(refusal.code)
+        raise
+    parts.telemetry.ci_exchange("admitted")
+    return admitted

@@ -22,10 +22,11 @@ from broker.issuance.issue import Issued, answer
 from broker.issuance.request import CredentialRequest
 from broker.web.browser import actor_of
 from broker.web.context import request_context
-from broker.web.credentials import issue_as
+from broker.web.credentials import issue_as, watched
 from broker.web.current_grants import current_grants
 from broker.web.parts import parts_of
 from broker.web.problems import STATUS, error_headers
+from broker.web.telemetry import CredentialWatch
 
 PATH = "/v1/container/{role}"
 
@@ -36,11 +37,10 @@ async def container(request: Request) -> Response:
         # Starlette routes HEAD with GET; here it would issue credentials that nobody receives.
         return _json(405, {"code": "invalid_request", "message": "Only GET is served here."})
     try:
-        issued = await _issue(request)
+        issued = await watched(request, _issue)
     except BrokerError as refusal:
-        parts.issuance_counts.add(refusal.code)
+        parts.telemetry.denied(refusal.code)
         return _error(refusal)
-    parts.issuance_counts.add("issued")
     credentials = answer(issued)["credentials"]
     if not isinstance(credentials, dict):
         raise TypeError("an answer holds credentials")
@@ -56,7 +56,7 @@ async def container(request: Request) -> Response:
     )
 
 
-async def _issue(request: Request) -> Issued:
+async def _issue(request: Request, watch: CredentialWatch) -> Issued:
     parts, context = parts_of(request), request_context(request)
     header = request.headers.get("authorization")
     who = await authenticate(parts.sessions, bearer(header) or header, CONTAINER)
@@ -77,6 +77,7 @@ async def _issue(request: Request) -> Issued:
             policy_version=who.access_version,
             grants=await current_grants(parts_of(request), who),
             now=who.now,
+            watch=watch,
         )
 
 

@@ -30,32 +30,35 @@ from broker.web.browser import actor_of
 from broker.web.context import request_context
 from broker.web.current_grants import current_grants
 from broker.web.parts import parts_of
+from broker.web.telemetry import CredentialWatch
 
 PATH = "/v1/credentials"
 
 
 async def credentials(request: Request) -> Response:
     """Raises the BrokerError of any refusal; of a known caller's, each is on record by then."""
-    return await answer_counted(request, _issue)
-
-
-async def answer_counted(
-    request: Request, issue_for: Callable[[Request], Awaitable[Issued]]
-) -> Response:
-    """What `issue_for` issued, as the API answers it, counted by its outcome. Raises what it
-    raises.
-    """
-    counts = parts_of(request).issuance_counts
-    try:
-        issued = await issue_for(request)
-    except BrokerError as refusal:
-        counts.add(refusal.code)
-        raise
-    counts.add("issued")
+    issued = await watched(request, _issue)
     return Response(msgspec.json.encode(answer(issued)), media_type="application/json")
 
 
-async def _issue(request: Request) -> Issued:
+async def watched(
+    request: Request, issue_for: Callable[[Request, CredentialWatch], Awaitable[Issued]]
+) -> Issued:
+    """What `issue_for` issues, timed and counted by its outcome. Raises what it raises."""
+    watch = request_context(request).telemetry.credential_request()
+    outcome: str | None = None
+    try:
+        issued = await issue_for(request, watch)
+        outcome = "issued"
+    except BrokerError as refusal:
+        outcome = refusal.code
+        raise
+    finally:
+        watch.ended(outcome)
+    return issued
+
+
+async def _issue(request: Request, watch: CredentialWatch) -> Issued:
     parts, context = parts_of(request), request_context(request)
     token = bearer(request.headers.get("authorization"))
     who = await authenticate(parts.sessions, token, CREDENTIALS)
@@ -71,6 +74,7 @@ async def _issue(request: Request) -> Issued:
         policy_version=who.access_version,
         grants=await current_grants(parts, who),
         now=who.now,
+        watch=watch,
     )
 
 
@@ -78,6 +82,7 @@ async def issue_as(
     request: Request,
     asked: CredentialRequest,
     *,
+    watch: CredentialWatch,
     who: AuthContext,
     actor: Actor,
     policy_version: int,
@@ -89,11 +94,13 @@ async def issue_as(
     """
     parts, context = parts_of(request), request_context(request)
     policy = await parts.policies.at_least(policy_version)
+    role = asked.role if asked.role in policy.roles else None
+    watch.known(role, parts.journal, parts.sts)
     try:
         await parts.throttle.admit(ISSUANCE_PER_PRINCIPAL, who.principal.id)
     except RateLimited as refusal:
         asking = Asking(asked, who, actor, policy.number, context.id)
-        await parts.journal.deny(asking.denied(refusal))
+        await watch.deny(asking.denied(refusal))
         raise
     return await issue(
         asked,
@@ -104,8 +111,8 @@ async def issue_as(
         grants=grants,
         now=now,
         request_id=context.id,
-        journal=parts.journal,
-        sts=parts.sts,
+        journal=watch,
+        sts=watch,
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from broker.errors import BrokerError
@@ -28,6 +29,7 @@ class Direct:
     def __init__(self, app: ASGIApp, *, posts: Mapping[str, Handler]) -> None:
         self._app = app
         self._posts = posts
+        self._routes = {path: Route(path, handler) for path, handler in posts.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         handler = None
@@ -36,6 +38,7 @@ class Direct:
         if handler is None:
             await self._app(scope, receive, send)
             return
+        scope["route"] = self._routes[scope["path"]]
         request = Request(scope, receive, send)
         try:
             response = await handler(request)

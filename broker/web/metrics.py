@@ -1,8 +1,8 @@
-"""`GET /metrics`: counts for an operator's graphs, in Prometheus' text format.
+"""`GET /metrics`: what an operator graphs and is woken by, in Prometheus' text format.
 
-Numbers alone, of this process: no names of people, roles or accounts, since
-whoever reaches the port may read them. On a port of its own where
-`server.metrics_port` says so, and then not on the public one.
+Everything is served on a port of its own alone, where `server.metrics_port` says so:
+it names roles, providers and places. Without one the public port gives what names
+nothing. People are in neither.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ _MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @router.get("/metrics")
-async def metrics(request: Request) -> Response:
-    return Response(parts_of(request).issuance_counts.text(), media_type=_MEDIA_TYPE)
+async def public_metrics(request: Request) -> Response:
+    return Response(parts_of(request).telemetry.public_exposition(), media_type=_MEDIA_TYPE)
+
+
+async def _metrics(request: Request) -> Response:
+    return Response(await parts_of(request).telemetry.exposition(), media_type=_MEDIA_TYPE)
 
 
 def application(parts: Parts) -> Starlette:
     """`/metrics` alone, for a port of its own."""
-    app = Starlette(routes=[Route("/metrics", metrics)])
+    app = Starlette(routes=[Route("/metrics", _metrics)])
     app.state.parts = parts
     return app

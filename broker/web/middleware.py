@@ -15,11 +15,13 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars
 
 from broker.errors import BrokerError, InvalidRequest, NotFound
 from broker.web.address import Network
-from broker.web.context import open_context
+from broker.web.context import RequestContext, open_context
 from broker.web.problems import InternalError, respond
+from broker.web.telemetry import Telemetry
 
 access_log = structlog.get_logger("broker.access")
 log = structlog.get_logger("broker.web")
@@ -49,9 +51,12 @@ class Edge:
     The log has the path without its query, which carries codes and states.
     """
 
-    def __init__(self, app: ASGIApp, *, trusted_proxies: Sequence[Network]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, trusted_proxies: Sequence[Network], telemetry: Telemetry
+    ) -> None:
         self._app = app
         self._trusted = tuple(trusted_proxies)
+        self._telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,7 +66,8 @@ class Edge:
             elif scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
             return
-        context = open_context(scope, self._trusted)
+        context = open_context(scope, self._trusted, self._telemetry)
+        _name_in_log(context)
         started = time.perf_counter()
         status = 0
 
@@ -99,6 +105,23 @@ class Edge:
                 ms=round((time.perf_counter() - started) * 1000, 2),
                 ip=context.ip,
             )
+            context.telemetry.ended(status, _template(scope))
+
+
+def _name_in_log(context: RequestContext) -> None:
+    """Whatever is logged for this request, by whomever, can be found by its id. Each request is a
+    task of its own, so that nothing need be taken back.
+    """
+    bind_contextvars(request_id=context.id)
+    trace_id = context.telemetry.trace_id
+    if trace_id is not None:
+        bind_contextvars(trace_id=trace_id)
+
+
+def _template(scope: Scope) -> str | None:
+    """The route's path as it is declared: what was typed may hold anything."""
+    path = getattr(scope.get("route"), "path", None)
+    return path if isinstance(path, str) else None
 
 
 def _misshapen(scope: Scope) -> tuple[BrokerError | None, HTTPStatus]:

@@ -28,10 +28,10 @@ from broker.issuance.journal import Journal
 from broker.issuance.revoke import SuspensionStore
 from broker.issuance.sts import Sts
 from broker.web.cookies import Cookies
-from broker.web.counts import IssuanceCounts
 from broker.web.current_policy import CurrentPolicy
 from broker.web.in_flight import InFlight
 from broker.web.readers import AuditReader, CheckpointReader, TreeReader
+from broker.web.telemetry import Telemetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Parts:
     tree: TreeReader
     checkpoints: CheckpointReader
     log_keys: LogKeys
-    issuance_counts: IssuanceCounts
+    telemetry: Telemetry
     jobs: JobStore
     job_gate: JobGate
     in_flight: InFlight

@@ -147,6 +147,8 @@ def error_headers(error: BrokerError, status: int) -> dict[str, str]:
 
 
 def respond(request: Request, error: BrokerError, status: int | None = None) -> Response:
+    """A problem or a page, counted by its code, with the operator's share in the log."""
+    parts_of(request).telemetry.denied(error.code)
     if error.log_detail is not None:
         log.info(
             "refused",

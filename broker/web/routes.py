@@ -43,12 +43,18 @@ from broker.web.direct import Direct
 from broker.web.middleware import BodyLimit, Edge, ResponseHeaders
 from broker.web.problems import on_broker_error, on_http_exception, on_validation_error
 from broker.web.render import Pages, static_file
+from broker.web.telemetry import Telemetry
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def build(
-    lifespan: Lifespan, *, trusted_proxies: Sequence[Network], https: bool, with_metrics: bool
+    lifespan: Lifespan,
+    *,
+    trusted_proxies: Sequence[Network],
+    https: bool,
+    with_metrics: bool,
+    telemetry: Telemetry,
 ) -> FastAPI:
     """The application without its parts: `lifespan` sets `app.state.parts`. `with_metrics`:
     /metrics is served here and not on a port of its own.
@@ -106,7 +112,7 @@ def build(
     # The last added is the outermost.
     app.add_middleware(Direct, posts={credentials.PATH: credentials.credentials})
     app.add_middleware(BodyLimit)
-    app.add_middleware(Edge, trusted_proxies=trusted_proxies)
+    app.add_middleware(Edge, trusted_proxies=trusted_proxies, telemetry=telemetry)
     app.add_middleware(ResponseHeaders, https=https)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app

@@ -20,7 +20,6 @@ from broker.adapters import metrics
 from broker.adapters.metrics import Metric
 from broker.adapters.sts.refusal import KNOWN_CODES
 
-MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 UNKNOWN = "(unknown)"
 OTHER = "other"
 # More roles than any policy has had while one process ran: beyond it, memory has a bound too.
