@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps
 
-.PHONY: help setup demo dev test check lint types contracts format bench lock clean witnesses
+.PHONY: help setup demo dev test check lint types contracts format bench lock clean witnesses docs reference screenshots
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -52,7 +52,16 @@ types: setup  ## mypy --strict
 contracts: setup  ## the layers of docs/architecture.md
 	$(BIN)/lint-imports
 
-check: lint types contracts test  ## what .ci/run calls
+docs: setup  ## the documents as a site, strictly: every link and anchor
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
+
+reference: setup  ## write docs/reference from the code
+	$(BIN)/python -m tools.reference
+
+screenshots: setup  ## take docs/assets/*.png of the running product anew
+	$(BIN)/python -m tools.screenshots
+
+check: lint types contracts docs test  ## what .ci/run calls
 
 format: setup  ## rewrite in the project's style
 	$(BIN)/ruff check --fix-only --quiet .

@@ -208,7 +208,7 @@ def test_it_stops_the_start_with_one_line(
     config = machine.folder / "broker.toml"
     if not config.exists():
         config.write_text(_toml(_with(machine.settings, case.settings)))
-    ended = preloaded.run(machine.folder, machine.environment | case.environment, "server")
+    ended = preloaded.run(machine.folder, {**machine.environment, **case.environment}, "server")
     assert ended.code == 1, ended
     assert "Traceback" not in ended.err
     assert "canary" not in ended.err

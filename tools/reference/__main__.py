@@ -11,6 +11,7 @@ from tools.reference import (
     errors_page,
     events_page,
     http_page,
+    metrics_page,
     settings_page,
     wrong_settings_page,
 )
@@ -22,6 +23,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "http-api.md": http_page.render,
     "errors.md": errors_page.render,
     "events.md": events_page.render,
+    "metrics.md": metrics_page.render,
     "wrong-settings.md": wrong_settings_page.render,
 }
 

@@ -45,7 +45,7 @@ def render() -> str:
     return page("Settings", _INTRODUCTION, *parts)
 
 
-def keys() -> Iterator[str]:
+def every_key() -> Iterator[str]:
     """Every key, as `section.key`."""
     for name, field in Settings.model_fields.items():
         model, _ = _model(field)
