@@ -28,7 +28,7 @@ from broker.devstack.browser import ScriptedPerson
 from broker.devstack.oidc import Client, Person, create_provider
 from broker.devstack.terminal import Terminal
 from broker.devstack.threads import listen, served
-from broker.server_cli.configuration import configure_logging
+from broker.server_cli.logs import configure_logging
 from broker.server_cli.migrate import log_origin
 from broker.server_cli.recover import create_enrolment_code
 from broker.server_cli.server import serving

@@ -30,7 +30,8 @@ from broker.server_cli.checks.host import host_checks
 from broker.server_cli.checks.policy import policy_checks
 from broker.server_cli.checks.providers import provider_checks
 from broker.server_cli.checks.roles import role_checks
-from broker.server_cli.configuration import configure_logging, find_config
+from broker.server_cli.configuration import find_config
+from broker.server_cli.logs import configure_logging
 from broker.settings import Settings, load
 
 # Of all roles together, so that an AWS that hangs does not hold up a hundred one after another.

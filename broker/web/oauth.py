@@ -124,7 +124,7 @@ async def start_device_login(request: Request) -> Response:
     except OAuthError as error:
         return _oauth_error(error)
     except BrokerError as error:
-        return _unavailable(error)
+        return _unavailable(request, error)
     return _json(200, started.response(f"{parts.public_url}/device"))
 
 
@@ -166,7 +166,7 @@ async def token(request: Request) -> Response:
     except OAuthError as error:
         return _oauth_error(error)
     except BrokerError as error:
-        return _unavailable(error)
+        return _unavailable(request, error)
     return _tokens(pair)
 
 
@@ -186,7 +186,7 @@ async def revoke(request: Request) -> Response:
     except OAuthError as error:
         return _oauth_error(error)
     except BrokerError as error:
-        return _unavailable(error)
+        return _unavailable(request, error)
     return Response(b"{}", media_type="application/json")
 
 
@@ -254,7 +254,8 @@ def _oauth_error(error: OAuthError) -> Response:
     return _json(400, {"error": error.error, "error_description": error.description})
 
 
-def _unavailable(error: BrokerError) -> Response:
+def _unavailable(request: Request, error: BrokerError) -> Response:
+    parts_of(request).telemetry.denied(error.code)
     status = STATUS[error.code]
     name = "temporarily_unavailable" if status in (429, 503) else "invalid_request"
     # `code` is the broker's own: RFC 8693 has one error for every token it does not accept.

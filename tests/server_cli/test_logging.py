@@ -7,7 +7,7 @@ import sys
 
 FAULT = """
 import structlog
-from broker.server_cli.configuration import configure_logging
+from broker.server_cli.logs import configure_logging
 
 configure_logging("error")
 
