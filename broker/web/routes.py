@@ -1,4 +1,4 @@
-"""Every route, its middleware, and what /openapi.json says of them."""
+"""Every route and its middleware."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
@@ -29,6 +28,7 @@ from broker.web import (
     me,
     metrics,
     oauth,
+    openapi,
     pages_device,
     pages_login,
     pages_mfa,
@@ -72,6 +72,8 @@ def build(
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.pages = Pages.load()
+    # Whoever runs the application sets it, before they stop it.
+    app.state.draining = False
     app.router.routes += [
         Route(credentials.PATH, credentials.credentials, methods=["POST"], name="credentials"),
         Route(ci.PATH, ci.ci_credentials, methods=["POST"], name="ci_credentials"),
@@ -114,60 +116,5 @@ def build(
     app.add_middleware(BodyLimit)
     app.add_middleware(Edge, trusted_proxies=trusted_proxies, telemetry=telemetry)
     app.add_middleware(ResponseHeaders, https=https)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    app.openapi = lambda: openapi.document(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
-
-
-def _openapi(app: FastAPI) -> dict[str, object]:
-    if app.openapi_schema is None:
-        schema = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes
-        )
-        schema["paths"][credentials.PATH] = {"post": credentials.OPERATION}
-        schema["paths"][ci.PATH] = {"post": ci.CI_OPERATION}
-        schema["paths"][container.PATH] = {"get": container.OPERATION}
-        _describe(schema)
-        app.openapi_schema = schema
-    return app.openapi_schema
-
-
-def _describe(schema: dict[str, object]) -> None:
-    """What holds for every operation under /v1: the bearer token, and problems as answers."""
-    components = schema.setdefault("components", {})
-    paths = schema["paths"]
-    if not isinstance(components, dict) or not isinstance(paths, dict):
-        raise TypeError("not an OpenAPI document")
-    components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-    schemas = components.setdefault("schemas", {})
-    # The broker answers 422 as a problem, not in FastAPI's shape.
-    schemas.pop("HTTPValidationError", None)
-    schemas.pop("ValidationError", None)
-    schemas["Problem"] = _PROBLEM
-    problem = {
-        "description": "A problem (RFC 9457)",
-        "content": {
-            "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
-        },
-    }
-    for path, operations in paths.items():
-        for operation in operations.values():
-            operation["responses"].pop("422", None)
-            operation["responses"]["default"] = problem
-            if path.startswith("/v1/") and path not in audit_proof.PUBLIC:
-                operation["security"] = [{"bearer": []}]
-
-
-_PROBLEM: dict[str, object] = {
-    "type": "object",
-    "required": ["type", "title", "status", "code", "detail", "request_id"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "code": {"type": "string"},
-        "detail": {"type": "string"},
-        "request_id": {"type": "string"},
-        "retry_after": {"type": "integer"},
-        "step_up_url": {"type": "string"},
-    },
-}
