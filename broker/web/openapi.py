@@ -100,10 +100,7 @@ def _describe(schema: dict[str, Any]) -> None:
                 operation["security"] = [{"bearer": []}]
             responses = operation["responses"]
             for status, meaning in sorted(_statuses(method, path, operation).items()):
-                error = _error(path, status, meaning)
-                responses[str(status)] = (
-                    responses.get(str(status), error) if status < 400 else error
-                )
+                responses[str(status)] = _answer(path, status, meaning)
 
 
 def _statuses(method: str, path: str, operation: _Operation) -> dict[int, str]:
