@@ -33,15 +33,25 @@ from broker.errors import AuditUnavailable
 
 _log = logging.getLogger(__name__)
 
-LOOK_EVERY = 0.5  # seconds
-# What is in flight when the broker stops has this long to end.
-STOP_SECONDS = 5.0
 _RENEW_EVERY = LEASE.total_seconds() / 3
 _BATCH_BYTES = 1024 * 1024
-_FIRST_WAIT, _LONGEST_WAIT, _REFUSED_WAIT = 1.0, 60.0, 300.0
-_LONGEST_ASKED_WAIT = 3600.0
 # A sink that has not moved for this long while there is something to deliver is behind.
 _BEHIND_AFTER = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """In seconds: how often is looked, how long is waited after a failure (doubled from `first` to
+    `longest`; `refused` where it does not pass by itself; as long as the other side asks for, up
+    to `asked`), and how long what is in flight has when the broker stops.
+    """
+
+    look: float = 0.5
+    first: float = 1.0
+    longest: float = 60.0
+    refused: float = 300.0
+    asked: float = 3600.0
+    stop: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +72,9 @@ class Delivering:
         return self.entry.name
 
 
+_USUAL = Pace()
+
+
 class SinkDelivery:
     """One a process. Without sinks it only records that there are none any more."""
 
@@ -70,20 +83,14 @@ class SinkDelivery:
         store: SqlSinks,
         sinks: Sequence[Delivering],
         instruments: Instruments,
-        *,
-        look_every: float = LOOK_EVERY,
-        longest_wait: float = _LONGEST_WAIT,
-        stop_seconds: float = STOP_SECONDS,
+        pace: Pace = _USUAL,
     ) -> None:
         self._store = store
-        self._look_every = look_every
-        self._stop_seconds = stop_seconds
+        self._pace = pace
         self._instruments = instruments
         me = f"{socket.gethostname()[:64]}:{os.getpid()}:{secrets.token_hex(4)}"
         self._me = me
-        self._workers = {
-            one.name: _Worker(one, store, me, instruments, longest_wait) for one in sinks
-        }
+        self._workers = {one.name: _Worker(one, store, me, instruments, pace) for one in sinks}
         self._closing = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -109,7 +116,7 @@ class SinkDelivery:
         for worker in self._workers.values():
             worker.stop()
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=self._stop_seconds)
+            _, late = await asyncio.wait(self._tasks, timeout=self._pace.stop)
             for task in late:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -125,7 +132,7 @@ class SinkDelivery:
             except Exception:  # noqa: BLE001 - a look-out that ended would stop every sink
                 _log.exception("the sinks can't be looked at")
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._look_every):
+                async with asyncio.timeout(self._pace.look):
                     await self._closing.wait()
 
     def _seen(self, standings: Sequence[SinkStanding]) -> None:
@@ -145,13 +152,13 @@ class _Worker:
         store: SqlSinks,
         me: str,
         instruments: Instruments,
-        longest_wait: float,
+        pace: Pace,
     ) -> None:
         self.of = of
         self._store = store
         self._me = me
         self._failed = instruments.sink_failures.labels(of.name)
-        self._longest_wait = longest_wait
+        self._pace = pace
         self._limit = of.batch_records
         self._due = asyncio.Event()
         self._stopping = False
@@ -303,13 +310,13 @@ class _Worker:
         """Seconds: doubled with each failure, less up to a half by chance, so that the sinks of
         many brokers do not come back all at once; never less than the other side asked for.
         """
+        pace = self._pace
         if failed.refused and not failed.too_large:
-            longest = wait = max(_REFUSED_WAIT, self._longest_wait)
+            wait = pace.refused
         else:
-            longest = self._longest_wait
-            wait = _FIRST_WAIT * 2 ** min(failures, 16)
+            wait = min(pace.first * 2 ** min(failures, 16), pace.longest)
         jitter = random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
-        return max(min(wait, longest) * jitter, min(failed.retry_after or 0.0, _LONGEST_ASKED_WAIT))
+        return max(wait * jitter, min(failed.retry_after or 0.0, pace.asked))
 
 
 def _format(form: Format, records: Sequence[StoredRecord]) -> tuple[bytes, ...]:

@@ -1,10 +1,12 @@
 """Syslog over TCP or TLS: RFC 5424 messages, octet-counted (RFC 6587, RFC 5425).
 
 Owns the message's header and frame, the connection, and what "delivered" means
-without an answer: the receiver's TCP has acknowledged every byte and has not
-closed the connection. What the receiver's host took in and its process then
-lost, syslog has no way to say; where that matters, another kind of sink is for
-that. Does not own the lines.
+without an answer: the receiver's TCP has acknowledged every byte and the
+connection has lived on for a moment (a receiver that refuses a certificate, or
+that stops, says so right afterwards). Where a connection ends soon after a
+batch, that batch is sent once more on the next one. Whatever else a receiver's
+host took in and its process lost, syslog has no way to say: where that matters,
+another kind of sink is for that. Does not own the lines.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
+import math
 import ssl
 import struct
 import sys
 import termios
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +37,10 @@ _NOTICE, _WARNING = 5, 4
 # RFC 5424 section 7.3.1: from 1, starting anew after this.
 _MAX_SEQUENCE_ID = 2147483647
 _ACK_POLL_SECONDS = 0.005
+# How long a connection must outlive the first batch that is sent on it, and every other.
+_FIRST_SETTLE, _SETTLE = 0.5, 0.1
+# A receiver that is that slow may lose what it did not read when it stops.
+_REPEAT_WITHIN = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,8 @@ class SyslogSink:
         """Raises StartupError for certificates that can't be used."""
         self._config = config
         self._peer: _Peer | None = None
+        # The batch that went last, and that batch while it may have been lost.
+        self._sent = self._unsure = b""
         try:
             if config.tls is not None:
                 config.tls.context()
@@ -85,15 +95,17 @@ class SyslogSink:
     async def deliver(self, batch: Batch) -> None:
         """Raises OSError and DeliveryFailed."""
         frames = await asyncio.to_thread(_frames, batch, self._config)
-        peer = self._peer
-        if peer is None or peer.lost.done():
-            peer = self._peer = await self._connect()
+        if self._peer is not None and self._peer.lost.done():
+            self._drop()
+        if self._peer is None:
+            self._peer = await self._connect()
         try:
-            await peer.send(frames)
+            await self._peer.send(self._unsure + frames)
         except BaseException:
             # Half a frame may be on its way: nothing may follow it.
             self._drop()
             raise
+        self._sent, self._unsure = frames, b""
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -102,8 +114,11 @@ class SyslogSink:
 
     def _drop(self) -> None:
         peer, self._peer = self._peer, None
-        if peer is not None:
-            peer.abort()
+        if peer is None:
+            return
+        if peer.ended_soon:
+            self._unsure = self._sent
+        peer.abort()
 
     async def _connect(self) -> _Peer:
         config = self._config
@@ -131,6 +146,8 @@ class _Peer(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._writable = asyncio.Event()
         self._writable.set()
+        self._settle = _FIRST_SETTLE
+        self._sent_at, self._lost_at = -math.inf, 0.0
 
     # --- as asyncio calls it
 
@@ -156,12 +173,13 @@ class _Peer(asyncio.Protocol):
     def _end(self) -> None:
         if not self.lost.done():
             self.lost.set_result(None)
+            self._lost_at = time.monotonic()
         self._writable.set()
 
     # --- as the sink uses it
 
     async def send(self, data: bytes) -> None:
-        """Return when the other side's TCP has it all. Raises DeliveryFailed."""
+        """Return when the other side's TCP has it all and stays. Raises DeliveryFailed."""
         transport = self._transport
         if transport is None:
             raise DeliveryFailed("there is no connection")
@@ -170,10 +188,17 @@ class _Peer(asyncio.Protocol):
         unacknowledged = _Unacknowledged(transport)
         while not self.lost.done() and unacknowledged.count():
             await asyncio.wait({self.lost}, timeout=_ACK_POLL_SECONDS)
-        # What the other side said meanwhile, such as that it is closing, is heard first.
-        await asyncio.sleep(0)
+        await asyncio.wait({self.lost}, timeout=self._settle)
         if self.lost.done():
             raise DeliveryFailed("the receiver closed the connection")
+        self._settle = _SETTLE
+        self._sent_at = time.monotonic()
+
+    @property
+    def ended_soon(self) -> bool:
+        """Whether it ends so soon after a batch that the batch may be lost."""
+        ended = self._lost_at if self.lost.done() else time.monotonic()
+        return ended - self._sent_at < _REPEAT_WITHIN
 
     def close(self) -> None:
         """Close it after what was sent."""
