@@ -27,6 +27,7 @@ from broker import __version__
 from broker.cli.failure import Failure, Unreachable
 from broker.cli.server import Server
 from broker.cli.terminal import clean, note
+from broker.cli.trace_context import TraceContext
 
 USER_AGENT = f"broker/{__version__}"
 CONNECT_SECONDS = 10.0
@@ -67,6 +68,7 @@ class Transport:
     def __init__(self, server: Server, *, debug: bool = False) -> None:
         self._server = server
         self._debug = debug
+        self._trace_context = TraceContext()
         self._connection: http.client.HTTPConnection | None = None
         self._used_at = 0.0
         atexit.register(self.forget_connection)
@@ -133,7 +135,12 @@ class Transport:
         body: bytes | None,
         headers: Mapping[str, str] | None,
     ) -> http.client.HTTPResponse:
-        sent = {"User-Agent": USER_AGENT, "Accept": "application/json", **(headers or {})}
+        sent = {
+            "User-Agent": USER_AGENT,
+            "Accept": "application/json",
+            "traceparent": self._trace_context.header(),
+            **(headers or {}),
+        }
         connection.request(method, target, body=body, headers=sent)
         response = connection.getresponse()
         if 300 <= response.status < 400:
@@ -171,7 +178,10 @@ class Transport:
         if self._debug:
             # Never the query: it may hold what a log must not.
             taken = (time.monotonic() - started) * 1000
-            note(f"broker: debug: {method} {target.partition('?')[0]} -> {status} ({taken:.0f} ms)")
+            note(
+                f"broker: debug: {method} {target.partition('?')[0]} -> {status} ({taken:.0f} ms, "
+                f"trace {self._trace_context.trace_id})"
+            )
 
 
 def _answer(response: http.client.HTTPResponse, body: bytes) -> Answer:
