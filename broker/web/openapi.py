@@ -38,6 +38,7 @@ _FORMS: dict[str, dict[str, str]] = {
         "client_id": "`broker-cli`",
     },
 }
+_NO_SUCH = {404: "What the body names is not there"}
 _ISSUING = {502: "AWS refused, or could not be reached"}
 # Beside what `_statuses` finds by itself.
 _FURTHER: dict[tuple[str, str], dict[int, str]] = {
@@ -56,6 +57,8 @@ _FURTHER: dict[tuple[str, str], dict[int, str]] = {
     ("post", credentials.PATH): {404: "No entry offers the caller such a role", **_ISSUING},
     ("post", ci.PATH): {404: "No entry offers the job such a role", **_ISSUING},
     ("get", container.PATH): _ISSUING,
+    ("post", "/v1/enrolment-codes"): _NO_SUCH,
+    ("post", "/v1/grants"): _NO_SUCH,
 }
 _MEANINGS = {
     400: "Not a request that HTTP allows",
@@ -91,7 +94,11 @@ def _describe(schema: dict[str, Any]) -> None:
     # The broker answers 422 as a problem, not in FastAPI's shape.
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
-    schemas["Problem"], schemas["OAuthError"] = _PROBLEM, _OAUTH_ERROR
+    schemas |= {
+        "Problem": _PROBLEM,
+        "OAuthError": _OAUTH_ERROR,
+        "ContainerError": _CONTAINER_ERROR,
+    }
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
             if path in _FORMS:
@@ -105,9 +112,11 @@ def _describe(schema: dict[str, Any]) -> None:
 
 def _statuses(method: str, path: str, operation: _Operation) -> dict[int, str]:
     """Every status but those of success that FastAPI knows."""
-    given = {422, 429, 503} if path.startswith("/v1/") else {429, 503}
+    given = {400, 429, 503}
+    if path.startswith("/v1/"):
+        given |= {422}
     if path.startswith("/oauth/"):
-        given |= {400, 401}
+        given |= {401}
     if "security" in operation:
         given |= {401, 403}
     if "{" in path:
@@ -124,6 +133,8 @@ def _answer(path: str, status: int, meaning: str) -> dict[str, Any]:
         return {"description": meaning}
     if path.startswith("/oauth/"):
         media_type, name = "application/json", "OAuthError"
+    elif path == container.PATH:
+        media_type, name = "application/json", "ContainerError"
     else:
         media_type, name = "application/problem+json", "Problem"
     schema = {"$ref": f"#/components/schemas/{name}"}
@@ -156,4 +167,10 @@ _OAUTH_ERROR: dict[str, object] = {
     "description": "RFC 6749, section 5.2",
     "required": ["error"],
     "properties": {"error": {"type": "string"}, "error_description": {"type": "string"}},
+}
+_CONTAINER_ERROR: dict[str, object] = {
+    "type": "object",
+    "description": "As the AWS SDKs' container credential provider reads it",
+    "required": ["code", "message"],
+    "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
 }
