@@ -12,6 +12,7 @@ import contextlib
 import gc
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -20,19 +21,23 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from broker.access.finding import PolicyRefused
-from broker.adapters import checkpoint_copies, parliament
-from broker.adapters.checkpoints import (
-    CheckpointPublisher,
-    check_copies,
-    record_rollback,
-    refusal,
-)
+from broker.adapters import checkpoint_copies, kms_signing, parliament, witness
+from broker.adapters.checkpoints import CheckpointPublisher
 from broker.adapters.ci_issuers import CiIssuers
+from broker.adapters.copying import Copying
+from broker.adapters.delegates import Delegates
+from broker.adapters.keys import load_sealing, load_signing
 from broker.adapters.migrations import check_schema, current_revision, newest_revision
 from broker.adapters.oidc import OidcProvider, ProviderConfig
 from broker.adapters.outbound import new_client
 from broker.adapters.reachability import Connect, Reachability, connect
-from broker.adapters.sealing import FileKeyRing
+from broker.adapters.rollback import (
+    StoredLog,
+    check_copies,
+    check_witnesses,
+    record_rollback,
+    refusal,
+)
 from broker.adapters.signing import SigningKeys
 from broker.adapters.store.access import SqlAccessStore
 from broker.adapters.store.access_changes import SqlChangeStore
@@ -57,6 +62,8 @@ from broker.adapters.sts import StsClient, StsConfig
 from broker.adapters.telemetry.counted import CountedFactors, CountedLogins, CountedThrottle
 from broker.adapters.telemetry.instruments import Instruments
 from broker.adapters.telemetry.server import ServerTelemetry, TracingSettings
+from broker.audit.cosignature import CosignerKey
+from broker.audit.note import CannotSign
 from broker.errors import AuditUnavailable, StartupError
 from broker.identity.login import BootstrapAdmin, IdentityProvider
 from broker.identity.login_flow import LoginFlow
@@ -144,8 +151,9 @@ async def _compose(
     """Open everything that must be closed again onto `stack`."""
     meters = telemetry.instruments
     database = await _open_database(settings, stack, meters)
-    ring = FileKeyRing.load(settings.keys.sealing_path)
-    signing = SigningKeys.load(settings.keys.signing_path)
+    ring = await load_sealing(settings.key_place(settings.keys.sealing), database)
+    signing = await load_signing(settings.key_place(settings.keys.signing), database)
+    delegates = await _open_delegates(signing, stack)
     outside: dict[str, Connect] = {}
     if providers is None:
         providers = await _open_providers(settings, stack)
@@ -160,18 +168,20 @@ async def _compose(
         patience=settings.audit.wait_seconds,
         reap_after=settings.audit.orphan_after_seconds,
         signer=signing.signer,
+        receipt_key=None if delegates is None else delegates.current,
         observer=meters,
     )
     await journal.start()
     stack.push_async_callback(journal.aclose)
     checkpoints, tree = SqlCheckpoints(database), AuditTree(database)
-    await _start_signing(
+    publisher = await _start_signing(
         settings,
         stack,
         meters,
         signing,
         checkpoints,
         tree,
+        AuditRecords(database),
         journal,
         accept_rollback=accept_rollback,
     )
@@ -216,6 +226,7 @@ async def _compose(
         tree=tree,
         checkpoints=checkpoints,
         log_keys=signing.log,
+        delegate=lambda: None if delegates is None else delegates.certificate,
         telemetry=telemetry,
         jobs=jobs,
         job_gate=JobGate(
@@ -228,7 +239,11 @@ async def _compose(
         ),
         in_flight=InFlight(),
         ready=ready,
-        unreachable=reachability.unreachable,
+        unreachable=lambda: (
+            *reachability.unreachable(),
+            *publisher.problems,
+            *(() if delegates is None else delegates.problems),
+        ),
     )
     telemetry.watch(database, journal, ready)
     await _start_sweeping(database, stack)
@@ -273,6 +288,22 @@ async def _require_durability(database: Database, *, allow_unsafe: bool) -> None
         log.warning("the log is less safe than it could be", detail=line)
 
 
+async def _open_delegates(signing: SigningKeys, stack: AsyncExitStack) -> Delegates | None:
+    """None where the log's key is at hand, and signs receipts itself."""
+    if not kms_signing.is_kms(signing.signer):
+        return None
+    delegates = Delegates(signing.log.origin, signing.signer)
+    try:
+        await delegates.start()
+    except CannotSign as fault:
+        raise StartupError(
+            f"the log's key certified no delegate to sign receipts, so nothing could be issued: "
+            f"{fault}"
+        ) from fault
+    stack.push_async_callback(delegates.aclose)
+    return delegates
+
+
 async def _start_signing(
     settings: Settings,
     stack: AsyncExitStack,
@@ -280,31 +311,52 @@ async def _start_signing(
     signing: SigningKeys,
     checkpoints: SqlCheckpoints,
     tree: AuditTree,
+    records: AuditRecords,
     journal: GroupCommitJournal,
     *,
     accept_rollback: bool,
-) -> None:
+) -> CheckpointPublisher:
     """Nothing is issued on a log that does not continue what was signed."""
-    copies = [checkpoint_copies.parse(reference) for reference in settings.audit.checkpoint_copies]
+    retention = timedelta(days=settings.audit.s3_retention_days)
+    copies = [
+        checkpoint_copies.parse(reference, retention=retention)
+        for reference in settings.audit.checkpoint_copies
+    ]
+    client = new_client(total_seconds=witness.TOTAL_SECONDS)
+    stack.push_async_callback(client.aclose)
+    witnesses = [
+        witness.TlogWitness(one.url, CosignerKey.parse(one.key), client, tree.consistency)
+        for one in settings.audit.witnesses
+    ]
     publisher = CheckpointPublisher(
         checkpoints=checkpoints,
         tree=tree,
         journal=journal,
         signer=signing.signer,
-        copies=copies,
+        copying=Copying(checkpoints, copies, witnesses, on_copy=meters.copied),
         every=settings.audit.checkpoint_seconds,
         records=settings.audit.checkpoint_records,
-        on_copy=meters.copied,
     )
     conflicts = await check_copies(copies, checkpoints=checkpoints, tree=tree, keys=signing.log)
+    stored = StoredLog(checkpoints, tree, records, signing.log)
+    conflicts += await check_witnesses(witnesses, stored, signing.signer)
     if conflicts:
-        records = (await tree.edge()).size
+        size = (await tree.edge()).size
         if not accept_rollback:
-            raise refusal(conflicts, records)
-        await record_rollback(conflicts, journal=journal, records=records)
-        await publisher.publish()
+            raise refusal(conflicts, size)
+        await record_rollback(conflicts, journal=journal, records=size)
+        await _sign_now(publisher)
     await publisher.start()
     stack.push_async_callback(publisher.aclose)
+    return publisher
+
+
+async def _sign_now(publisher: CheckpointPublisher) -> None:
+    """Raises StartupError where the acceptance of a loss can't be signed."""
+    try:
+        await publisher.publish()
+    except CannotSign as fault:
+        raise StartupError(f"the log's signing key can't be used: {fault}") from fault
 
 
 async def _open_providers(settings: Settings, stack: AsyncExitStack) -> dict[str, IdentityProvider]:

@@ -35,6 +35,8 @@ from pydantic_settings import (
 )
 
 from broker.adapters.key_place import KeyPlace, KmsReference
+from broker.audit.cosignature import CosignerKey
+from broker.audit.note import BadNote
 from broker.errors import StartupError
 from broker.identity.device import DeviceFlow
 from broker.identity.totp import Enrolment
@@ -65,6 +67,9 @@ class Server(Section):
     """Networks whose `X-Forwarded-For` is believed. Without it, everybody comes from the proxy."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Serve `/metrics` on this port alone. Not set: on the public one."""
+    drain_seconds: float = Field(default=0.0, ge=0, le=300)
+    """After SIGTERM, how long `/readyz` says 503 while all is still served, so that balancers which
+    go by it notice first. 0 fits those that try the next server when one refuses a connection."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """How much is logged. Libraries stay at `warning`; secrets are in no level."""
 
@@ -221,6 +226,20 @@ def _copy_reference(reference: str) -> str:
 CopyReference = Annotated[str, AfterValidator(_copy_reference)]
 
 
+def _witness_key(vkey: str) -> str:
+    try:
+        return str(CosignerKey.parse(vkey))
+    except BadNote as fault:
+        raise ValueError(str(fault)) from fault
+
+
+class Witness(Section):
+    url: SafeUrl
+    """Its submission prefix: `/add-checkpoint` is added."""
+    key: Annotated[str, AfterValidator(_witness_key)]
+    """Its verifier key, `NAME+ID+BASE64`, for Ed25519 cosignatures."""
+
+
 class Audit(Section):
     wait_seconds: float = Field(default=5.0, gt=0, le=30)
     """The longest a request waits for its record before it is refused."""
@@ -236,6 +255,11 @@ class Audit(Section):
     checkpoint_copies: tuple[CopyReference, ...] = ()
     """Where each signed head is copied, and looked for when the broker starts: `file:PATH`
     (replaced), `directory:PATH` (grows), `s3://BUCKET/PREFIX` (locked)."""
+    s3_retention_days: int = Field(default=400, ge=1, le=36_500)
+    """How long a checkpoint in S3 can't be deleted by anybody."""
+    witnesses: Annotated[tuple[Witness, ...], BeforeValidator(as_sequence)] = ()
+    """Witnesses (C2SP tlog-witness) that cosign each signed head, and say what they have seen when
+    the broker starts."""
     sinks: Sinks = ()
     """Where every record is delivered to as well: see [sinks](../operations/sinks.md)."""
     allow_unsafe_durability: bool = False

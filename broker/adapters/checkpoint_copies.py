@@ -1,7 +1,8 @@
 """Places outside the database where the newest checkpoint is kept.
 
 Owns a file, a directory that only ever grows, and an S3 bucket with Object Lock.
-Does not own when they are written or what is done with them (`checkpoints`).
+Does not own when they are written (`copying`) or what is made of them (`rollback`),
+nor witnesses (`witness`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any, TypeAlias
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+
+RETENTION = timedelta(days=400)
 
 _MAX_BYTES = 64 * 1024
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -75,7 +78,7 @@ class S3Copy:
 
     bucket: str
     prefix: str
-    retention: timedelta = timedelta(days=400)
+    retention: timedelta = RETENTION
 
     @property
     def name(self) -> str:
@@ -130,13 +133,16 @@ class S3Copy:
 Copy: TypeAlias = FileCopy | DirectoryCopy | S3Copy
 
 
-def parse(reference: str) -> Copy:
-    """From `file:PATH`, `directory:PATH` or `s3://BUCKET/PREFIX`. Raises ValueError."""
+def parse(reference: str, *, retention: timedelta = RETENTION) -> Copy:
+    """From `file:PATH`, `directory:PATH` or `s3://BUCKET/PREFIX`. `retention` is for S3.
+
+    Raises ValueError.
+    """
     kind, _, rest = reference.partition(":")
     if kind == "s3" and rest.startswith("//"):
         bucket, _, prefix = rest[2:].partition("/")
         if _BUCKET.fullmatch(bucket):
-            return S3Copy(bucket, prefix)
+            return S3Copy(bucket, prefix, retention)
     elif kind == "file" and rest:
         return FileCopy(Path(rest))
     elif kind == "directory" and rest:

@@ -1,15 +1,16 @@
-"""Signing the log's head every few seconds, and taking copies of it elsewhere.
+"""Signing the log's head every few seconds, and having it taken elsewhere.
 
-Owns when a checkpoint is due, the task that makes it, and what is checked of
-the outside copies when the broker starts. Does not own the form of a checkpoint
-(`broker.audit.checkpoint`), its table (`store/checkpoints`), nor the places
-that copies go to (`checkpoint_copies`).
+Owns when a checkpoint is due, and the tasks that make it and have it copied. Does
+not own the form of a checkpoint (`broker.audit.checkpoint`), its table
+(`store/checkpoints`), the copying (`copying`), nor what is checked when the broker
+starts (`rollback`).
 
 A checkpoint is made in this order: the root so far is recorded as
 `audit.checkpoint`, and when that is durable the head, that record included, is
 signed and stored. So whoever gets the records gets the roots too, what is
 signed is always durable first, and a signed head leaves nothing to sign: an
-idle log stays idle.
+idle log stays idle. Where the key can't be used, that head waits for it: no
+further one is recorded meanwhile.
 """
 
 from __future__ import annotations
@@ -17,35 +18,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from broker.adapters.copying import Copying, push_quietly
 from broker.adapters.store.checkpoints import SqlCheckpoints
 from broker.adapters.store.tree import AuditTree
-from broker.audit.checkpoint import Checkpoint, LogKeys, opened
-from broker.audit.note import BadNote, Signer
+from broker.audit.checkpoint import Checkpoint
+from broker.audit.note import CannotSign, Signer
 from broker.audit.record import SYSTEM, Appended, Event, EventType, Outcome
-from broker.errors import AuditUnavailable, StartupError
+from broker.errors import AuditUnavailable
 
 _log = logging.getLogger(__name__)
 
 CHECKPOINT_EVERY = 10.0  # seconds
 CHECKPOINT_RECORDS = 1000
-
-
-class CheckpointCopy(Protocol):
-    """A place outside the database that keeps the newest checkpoint. Both methods raise OSError
-    where it can't be reached.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    async def push(self, note: str) -> None: ...
-
-    async def latest(self) -> str | None:
-        """The last note that was pushed; None where there was none."""
-        ...
 
 
 class Journal(Protocol):
@@ -66,50 +52,79 @@ class CheckpointPublisher:
         tree: AuditTree,
         journal: Journal,
         signer: Signer,
-        copies: Sequence[CheckpointCopy] = (),
+        copying: Copying | None = None,
         every: float = CHECKPOINT_EVERY,
         records: int = CHECKPOINT_RECORDS,
-        on_copy: Callable[[str, bool], None] = lambda _name, _failing: None,
     ) -> None:
-        """`on_copy` is told the name of each copy that was tried, and whether that failed."""
-        self._on_copy = on_copy
         self._checkpoints = checkpoints
         self._tree = tree
         self._journal = journal
         self._signer = signer
-        self._copies = copies
+        self._copying = copying or Copying(checkpoints)
         self._every = every
         self._records = records
         # New records are noticed a tenth of the interval late at most, twice counted.
         self._poll = every / 10
         self._noticed: tuple[int, float] | None = None
         self._seen = 0
-        self._pushed: dict[str, str] = {}
+        self._unsigned: Checkpoint | None = None
+        self._fault: str | None = None
         self._closing = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="checkpoints")
+        self._tasks = [
+            asyncio.create_task(self._run(), name="checkpoints"),
+            asyncio.create_task(self._keep_copying(), name="checkpoint-copies"),
+        ]
 
     async def aclose(self) -> None:
-        """Sign what is not signed yet, and stop."""
-        if self._task is None:
+        """Sign what is not signed yet, have it copied, and stop."""
+        if not self._tasks:
             return
-        task, self._task = self._task, None
+        tasks, self._tasks = self._tasks, []
         self._closing.set()
-        await task
+        await asyncio.gather(*tasks)
         try:
             standing = await self._checkpoints.standing()
-            if standing.records > standing.signed:
-                await self.publish()
+            if standing.records > standing.signed and self._fault is None:
+                await self._sign()
         except AuditUnavailable as fault:
             _log.warning("the last records are left unsigned: %s", fault.log_detail)
+        except CannotSign as fault:
+            _log.warning("the last records are left unsigned: %s", fault)
+        await push_quietly(self._copying)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is behind, in a few words each, for who asks whether all is well."""
+        signing = () if self._fault is None else ("signing of checkpoints",)
+        return (*signing, *self._copying.failing)
 
     async def publish(self) -> Checkpoint:
-        """Sign the head as it is now, store it, and push it to every copy.
+        """Sign the head as it is now, store it, and have it copied.
 
-        Raises AuditUnavailable.
+        Raises AuditUnavailable, and CannotSign where the key can't be used.
         """
+        checkpoint = await self._sign()
+        await self._copying.push()
+        return checkpoint
+
+    async def _sign(self) -> Checkpoint:
+        checkpoint = self._unsigned or await self._recorded()
+        self._unsigned = checkpoint
+        try:
+            # In a thread: a key in KMS is a call away.
+            note = await asyncio.to_thread(checkpoint.signed, self._signer)
+        except CannotSign as fault:
+            self._fault = str(fault)
+            raise
+        await self._checkpoints.add(checkpoint.size, note)
+        self._unsigned = self._fault = None
+        return checkpoint
+
+    async def _recorded(self) -> Checkpoint:
+        """The head that is to be signed, once the root so far is on record."""
         before = await self._tree.edge()
         event = Event(
             EventType.AUDIT_CHECKPOINT,
@@ -124,10 +139,7 @@ class CheckpointPublisher:
         )
         await self._journal.append(event)
         after = await self._tree.edge()
-        checkpoint = Checkpoint(self._signer.key.name, after.size, after.root)
-        await self._checkpoints.add(after.size, checkpoint.signed(self._signer))
-        await self._push()
-        return checkpoint
+        return Checkpoint(self._signer.key.name, after.size, after.root)
 
     async def _run(self) -> None:
         while not await self._closing_within(self._poll):
@@ -135,6 +147,10 @@ class CheckpointPublisher:
                 await self._look()
             except AuditUnavailable as fault:
                 _log.warning("no checkpoint now: %s", fault.log_detail)
+            except CannotSign as fault:
+                _log.error("no checkpoint now: %s", fault)
+                # Not every poll: the key's owner may count the calls.
+                await self._closing_within(self._every)
             except Exception:  # noqa: BLE001 - a publisher that ended would leave the log unsigned
                 _log.exception("no checkpoint now")
 
@@ -146,9 +162,10 @@ class CheckpointPublisher:
             _log.critical("%s; nothing is issued any more", reason)
             return
         self._seen = standing.records
+        if self._unsigned is not None and self._unsigned.size <= standing.signed:
+            self._unsigned = self._fault = None  # another process could sign
         if standing.records == standing.signed:
             self._noticed = None
-            await self._push()
             return
         now = time.monotonic()
         if self._noticed is None or self._noticed[0] != standing.signed:
@@ -158,24 +175,12 @@ class CheckpointPublisher:
             standing.records - standing.signed >= self._records
             or waited >= self._every - 2 * self._poll
         ):
-            await self.publish()
+            await self._sign()
 
-    async def _push(self) -> None:
-        """To every copy that does not have the newest yet; one that fails is tried again."""
-        if not self._copies:
-            return
-        note = await self._checkpoints.latest()
-        for copy in self._copies:
-            if note is None or self._pushed.get(copy.name) == note:
-                continue
-            try:
-                await copy.push(note)
-            except OSError as fault:
-                _log.error("the checkpoint could not be copied to %s: %s", copy.name, fault)
-                self._on_copy(copy.name, True)
-            else:
-                self._on_copy(copy.name, False)
-                self._pushed[copy.name] = note
+    async def _keep_copying(self) -> None:
+        """Apart from the signing, which a place that hangs must not hold up."""
+        while not await self._closing_within(self._poll):
+            await push_quietly(self._copying)
 
     async def _closing_within(self, seconds: float) -> bool:
         try:
@@ -183,71 +188,3 @@ class CheckpointPublisher:
                 return await self._closing.wait()
         except TimeoutError:
             return False
-
-
-async def check_copies(
-    copies: Sequence[CheckpointCopy],
-    *,
-    checkpoints: SqlCheckpoints,
-    tree: AuditTree,
-    keys: LogKeys,
-) -> list[tuple[str, Checkpoint]]:
-    """The checkpoints that this database's log does not continue, each with where it was found:
-    in the database itself, or outside. A place that can't be reached is only warned of.
-
-    Raises StartupError for a checkpoint that the log's keys have not signed.
-    """
-    found = [("the database", await checkpoints.latest())]
-    for copy in copies:
-        try:
-            found.append((copy.name, await copy.latest()))
-        except OSError as fault:
-            _log.warning("the copy of the checkpoint in %s can't be read: %s", copy.name, fault)
-    conflicts = []
-    size = (await tree.edge()).size
-    for name, note in found:
-        if note is None:
-            continue
-        try:
-            checkpoint = opened(note, keys.keys)
-        except BadNote as fault:
-            raise StartupError(
-                f"the checkpoint in {name} is not of this log's keys ({fault}): restore the "
-                "signing key file that belongs to this database"
-            ) from fault
-        if checkpoint.size > size or await tree.root(checkpoint.size) != checkpoint.root:
-            conflicts.append((name, checkpoint))
-    return conflicts
-
-
-def refusal(conflicts: Sequence[tuple[str, Checkpoint]], records: int) -> StartupError:
-    """The plain message of a database that is behind, or beside, what was signed."""
-    known = "\n".join(f"  {name}: {checkpoint}" for name, checkpoint in conflicts)
-    return StartupError(
-        f"the database holds {records} audit records, and not the log that was signed before:\n"
-        f"{known}\n"
-        "An older backup was restored, or records were changed. Nothing is issued until the right "
-        "database is back. If the loss is known and accepted: `broker server --accept-rollback`, "
-        "which is recorded; clients that hold later receipts will say so."
-    )
-
-
-async def record_rollback(
-    conflicts: Sequence[tuple[str, Checkpoint]], *, journal: Journal, records: int
-) -> None:
-    """Record that an operator accepted the loss. Raises AuditUnavailable."""
-    for name, checkpoint in conflicts:
-        await journal.append(
-            Event(
-                EventType.AUDIT_ROLLBACK_ACCEPTED,
-                SYSTEM,
-                Outcome.SUCCESS,
-                subject={"origin": checkpoint.origin},
-                detail={
-                    "copy": name,
-                    "expected_size": checkpoint.size,
-                    "expected_root": checkpoint.root.hex(),
-                    "found_size": records,
-                },
-            )
-        )

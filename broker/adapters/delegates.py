@@ -99,12 +99,12 @@ class Delegates:
         return None if self._delegate is None else self._delegate.receipt_key.certificate
 
     @property
-    def problem(self) -> str | None:
-        """Why it can't be renewed, and until when it is good; None while all is well."""
+    def problems(self) -> tuple[str, ...]:
+        """Until when receipts can be signed, where it can't be renewed; why is in the log."""
         if self._fault is None or self._delegate is None:
-            return None
+            return ()
         ends = (self._delegate.certificate.ends - CLOCKS).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return f"receipts can be signed until {ends}: {self._fault}"
+        return (f"signing of receipts, which ends {ends}",)
 
     async def _run(self) -> None:
         while not await self._closing_within(self._poll):

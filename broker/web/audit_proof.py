@@ -55,15 +55,19 @@ async def checkpoint(request: Request) -> Response:
 
 @router.get(
     "/keys",
-    responses={200: {"description": "`origin`, `keys` (oldest first), `successions`"}},
+    responses={200: {"description": "`origin`, `keys` (oldest first), `successions`, `delegates`"}},
 )
 async def keys(request: Request) -> Response:
-    """The log's verifier keys, and the notes by which each named the next."""
+    """The log's verifier keys, and the notes by which each named the next. `delegates`:
+    certificates of what signs receipts in its place now, on the process that answers.
+    """
     log = parts_of(request).log_keys
+    delegate = parts_of(request).delegate()
     body = {
         "origin": log.origin,
         "keys": [str(key) for key in log.keys],
         "successions": list(log.successions),
+        "delegates": [] if delegate is None else [delegate],
     }
     return json_response(body)
 

@@ -67,6 +67,8 @@ class Parts:
     tree: TreeReader
     checkpoints: CheckpointReader
     log_keys: LogKeys
+    # The certificate of the delegate that signs this process' receipts, where one does.
+    delegate: Callable[[], str | None]
     telemetry: Telemetry
     jobs: JobStore
     job_gate: JobGate

@@ -14,12 +14,9 @@ import pytest
 from sqlalchemy import delete, text, update
 
 from broker.adapters.checkpoint_copies import Copy, FileCopy, S3Copy, parse
-from broker.adapters.checkpoints import (
-    CheckpointPublisher,
-    check_copies,
-    record_rollback,
-    refusal,
-)
+from broker.adapters.checkpoints import CheckpointPublisher
+from broker.adapters.copying import Copying
+from broker.adapters.rollback import check_copies, record_rollback, refusal
 from broker.adapters.store.checkpoints import SqlCheckpoints, Standing
 from broker.adapters.store.engine import Database
 from broker.adapters.store.journal import GroupCommitJournal
@@ -50,7 +47,7 @@ class Broker:
             tree=self.tree,
             journal=self.journal,
             signer=SIGNER,
-            copies=copies,
+            copying=Copying(self.checkpoints, copies, retry_after=every),
             every=every,
         )
 

@@ -1,7 +1,7 @@
 """Stored checkpoints: the log's signed heads, one for each size it was signed at.
 
-Owns the table alone. Does not own when a checkpoint is due or what it says
-(`broker.adapters.checkpoints`).
+Owns their table and that of the witnesses' cosignatures. Does not own when a
+checkpoint is due or what it says (`broker.adapters.checkpoints`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from broker.adapters.store.engine import Database
 from broker.adapters.store.records import head_missing
-from broker.adapters.store.schema import audit_checkpoints, audit_head
+from broker.adapters.store.schema import (
+    audit_checkpoints,
+    audit_cosignatures,
+    audit_head,
+    audit_records,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +35,40 @@ class SqlCheckpoints:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._dialect = sqlite if database.dialect == "sqlite" else postgresql
 
     async def latest(self) -> str | None:
-        """The signed note that was made last."""
-        query = _newest(audit_checkpoints.c.note)
+        """The signed note that was made last, with the lines of the witnesses that cosigned it."""
+        newest = _newest(audit_checkpoints.c.size).scalar_subquery()
+        query = (
+            select(audit_checkpoints.c.note, audit_cosignatures.c.line)
+            .outerjoin(audit_cosignatures, audit_cosignatures.c.size == audit_checkpoints.c.size)
+            .where(audit_checkpoints.c.size == newest)
+            .order_by(audit_cosignatures.c.witness)
+        )
         async with self._database.read() as conn:
-            note: str | None = (await conn.execute(query)).scalar_one_or_none()
-        return note
+            rows = (await conn.execute(query)).all()
+        if not rows:
+            return None
+        note: str = rows[0].note
+        return note + "".join(row.line for row in rows if row.line is not None)
+
+    async def add_cosignature(self, size: int, witness: str, line: str) -> None:
+        """Keep a witness's line for the checkpoint of that size; the first one stays.
+
+        `witness` is its verifier key.
+        """
+        async with self._database.begin() as conn:
+            await conn.execute(
+                self._dialect.insert(audit_cosignatures)
+                .values(
+                    size=size,
+                    witness=witness,
+                    line=line,
+                    created_at=await self._database.now(conn),
+                )
+                .on_conflict_do_nothing()
+            )
 
     async def standing(self) -> Standing:
         """One query, cheap enough to be asked all the time."""
@@ -49,12 +81,17 @@ class SqlCheckpoints:
         return Standing(row.seq, row.signed)
 
     async def add(self, size: int, note: str) -> None:
-        """Keep the note; where another process signed that size already, its note stays."""
-        dialect = sqlite if self._database.dialect == "sqlite" else postgresql
+        """Keep the note; where another process signed that size already, its note stays.
+
+        It is dated by the last record that it covers: of two processes that sign at once, the
+        one that signed more made the newer one, whichever is stored last.
+        """
+        covered = select(audit_records.c.time).where(audit_records.c.seq == size)
         async with self._database.begin() as conn:
+            time = (await conn.execute(covered)).scalar_one_or_none()
             await conn.execute(
-                dialect.insert(audit_checkpoints)
-                .values(size=size, note=note, created_at=await self._database.now(conn))
+                self._dialect.insert(audit_checkpoints)
+                .values(size=size, note=note, created_at=time or await self._database.now(conn))
                 .on_conflict_do_nothing()
             )
 

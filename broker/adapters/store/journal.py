@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -34,8 +34,8 @@ from broker.adapters.store.journal_observer import JournalObserver, Unobserved
 from broker.adapters.store.journal_postgresql import PostgresLedger
 from broker.adapters.store.journal_sqlite import SqliteLedger
 from broker.audit.checkpoint import Checkpoint
-from broker.audit.note import Signer
-from broker.audit.receipt import Receipt
+from broker.audit.note import CannotSign, Signer
+from broker.audit.receipt import Receipt, ReceiptKey
 from broker.audit.record import Appended, Event, NotStorable, clean_text
 from broker.audit.suppress import DenialWindow
 from broker.errors import AuditUnavailable
@@ -71,9 +71,15 @@ class GroupCommitJournal:
         reap_after: float = REAP_AFTER,
         housekeeping_every: float = HOUSEKEEPING_EVERY,
         signer: Signer | None = None,
+        receipt_key: Callable[[], ReceiptKey] | None = None,
         observer: JournalObserver | None = None,
     ) -> None:
-        """`signer`: signs a receipt for each issuance; None gives none."""
+        """`signer`: the log's key, which signs a receipt for each issuance. `receipt_key`: who
+        does so now in its place; it raises CannotSign where nobody can. Without both there are no
+        receipts.
+        """
+        if receipt_key is None and signer is not None:
+            receipt_key = _always(ReceiptKey(signer.key.name, signer))
         self._observer = observer or Unobserved()
         self._ledger: Ledger = (
             SqliteLedger(database) if database.dialect == "sqlite" else PostgresLedger(database)
@@ -91,7 +97,7 @@ class GroupCommitJournal:
         self._housekeeper: asyncio.Task[None] | None = None
         self._denials = DenialWindow()
         self._suppressed: tuple[Event, ...] = ()
-        self._signer = signer
+        self._receipt_key = receipt_key
         self._halted: str | None = None
 
     async def start(self) -> None:
@@ -127,6 +133,7 @@ class GroupCommitJournal:
     async def request(self, intent: Intent) -> Appended:
         """See Journal."""
         self._require_open()
+        self._current_receipt_key()
         answer = await self._submit(intent.event, intent=_storable(intent), patience=self._patience)
         if not isinstance(answer, Appended):
             raise AuditUnavailable(log_detail=f"an issuance {intent.id} exists already")
@@ -211,6 +218,17 @@ class GroupCommitJournal:
         if not self._accepting:
             raise AuditUnavailable(log_detail="the journal is not running")
 
+    def _current_receipt_key(self) -> ReceiptKey | None:
+        """None where no receipts are given. Raises AuditUnavailable where they can't be signed:
+        nothing is issued without proof that it is on record.
+        """
+        if self._receipt_key is None:
+            return None
+        try:
+            return self._receipt_key()
+        except CannotSign as fault:
+            raise AuditUnavailable(log_detail=str(fault)) from fault
+
     async def _submit(
         self,
         event: Event,
@@ -286,18 +304,21 @@ class GroupCommitJournal:
         """The answers, each issued one with the proof that its record is in the log: one
         signature for all of them, made when the transaction is over and its lock is free.
         """
-        growth, signer = flushed.growth, self._signer
-        if signer is None or growth is None or not flushed.issued:
+        growth = flushed.growth
+        if growth is None or not flushed.issued:
+            return flushed.answers
+        key = self._current_receipt_key()
+        if key is None:
             return flushed.answers
         tree = growth.after
-        note = Checkpoint(signer.key.name, tree.size, tree.root).signed(signer)
+        note = Checkpoint(key.origin, tree.size, tree.root).signed(key.signer)
         paths = growth.inclusions(seq - 1 for seq in flushed.issued)
         answers: list[Answer] = []
         for answer in flushed.answers:
             if isinstance(answer, Concluded) and answer.appended.seq in flushed.issued:
                 seq = answer.appended.seq
                 path = paths[seq - 1]
-                receipt = Receipt(seq, flushed.issued[seq], path, note)
+                receipt = Receipt(seq, flushed.issued[seq], path, note, key.certificate)
                 answers.append(replace(answer, receipt=receipt))
             else:
                 answers.append(answer)
@@ -353,6 +374,10 @@ def _lose_patience(answer: asyncio.Future[Answer], seconds: float) -> None:
     """The appender finds the answer done, and goes on."""
     if not answer.done():
         answer.set_exception(AuditUnavailable(log_detail=f"no answer in {seconds} s"))
+
+
+def _always(key: ReceiptKey) -> Callable[[], ReceiptKey]:
+    return lambda: key
 
 
 def _refuse(entries: Sequence[Entry], cause: Exception) -> None:

@@ -6,8 +6,9 @@ does not know is refused. Start it with `AwsStandIn.start()`, fill it with
 `seed_demo`, or run it as a process of its own with `main`.
 
 It is no place for secrets and no emulator of everything: sts (AssumeRole,
-GetCallerIdentity), iam and s3 as far as moto goes; one partition; path-style S3
-addresses; no anonymous access; no groups of organizations, no SCP.
+GetCallerIdentity), kms (what the broker asks of it), iam and s3 as far as moto
+goes; one partition; path-style S3 addresses; no anonymous access; no groups of
+organizations, no SCP.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ class Fault(enum.Enum):
     NO_CREDENTIALS = "answers 200 without Credentials"
     HUGE_BODY = "answers with a body of `size` bytes"
     REGION_DISABLED = "403 RegionDisabledException"
+    OTHER_KEY = "KMS: answers by, or of, another key"
 
 
 @dataclass(frozen=True, slots=True)

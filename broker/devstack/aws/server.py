@@ -1,4 +1,4 @@
-"""The stand-in itself: one loopback port for sts, iam and s3, and its administrator's side.
+"""The stand-in itself: one loopback port for sts, iam, s3 and kms, and its administrator's side.
 
 Owns the life of the stand-in, dispatch and seeding; the sockets are in
 loopback.py. Requests go by the service in their signature's scope, whatever the
@@ -20,6 +20,7 @@ from broker.devstack.aws.credentials import Key, Keys, RoleSession
 from broker.devstack.aws.faults import Calls, Faults
 from broker.devstack.aws.gate import Gate
 from broker.devstack.aws.grammar import Kind, parse
+from broker.devstack.aws.kms import KmsService
 from broker.devstack.aws.loopback import LoopbackServer
 from broker.devstack.aws.sts_service import StsService
 from broker.devstack.aws.wire import AwsError, Request, Response, query_error
@@ -87,6 +88,9 @@ class AwsStandIn:
             calls=self.calls,
             clock=self.now,
             disabled_regions=self.disabled_regions,
+        )
+        self.kms = KmsService(
+            keys=self.keys, world=self.world, faults=self.faults, clock=self.now, region=region
         )
         self._gate = Gate(
             keys=self.keys, world=self.world, clock=self.now, netloc=lambda: self._netloc
@@ -299,6 +303,8 @@ class AwsStandIn:
                 return self._gate.iam(request, signed)
             case "sts":
                 return self._sts.answer(request)
+            case "kms":
+                return self.kms.answer(request, signed)
             case _:
                 return query_error(
                     AwsError(
