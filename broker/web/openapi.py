@@ -131,14 +131,18 @@ def _statuses(method: str, path: str, operation: _Operation) -> dict[int, str]:
 def _answer(path: str, status: int, meaning: str) -> dict[str, Any]:
     if status < 400:
         return {"description": meaning}
+    content = {}
     if path.startswith("/oauth/"):
-        media_type, name = "application/json", "OAuthError"
+        content["application/json"] = _schema("OAuthError")
     elif path == container.PATH:
-        media_type, name = "application/json", "ContainerError"
-    else:
-        media_type, name = "application/problem+json", "Problem"
-    schema = {"$ref": f"#/components/schemas/{name}"}
-    return {"description": meaning, "content": {media_type: {"schema": schema}}}
+        content["application/json"] = _schema("ContainerError")
+    if path != container.PATH or status == 404:  # a role that no role can be called is no route
+        content["application/problem+json"] = _schema("Problem")
+    return {"description": meaning, "content": content}
+
+
+def _schema(name: str) -> dict[str, Any]:
+    return {"schema": {"$ref": f"#/components/schemas/{name}"}}
 
 
 def _form(fields: dict[str, str]) -> dict[str, Any]:
