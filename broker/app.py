@@ -20,6 +20,7 @@ import structlog
 from fastapi import FastAPI
 from pydantic import SecretStr
 
+from broker import sink_setup
 from broker.access.finding import PolicyRefused
 from broker.adapters import checkpoint_copies, kms_signing, parliament, witness
 from broker.adapters.checkpoints import CheckpointPublisher
@@ -186,6 +187,11 @@ async def _compose(
         accept_rollback=accept_rollback,
     )
 
+    # Not before the log is known to be the one that was signed.
+    sinks = sink_setup.delivery(settings, database, meters)
+    stack.push_async_callback(sinks.aclose)
+    await sinks.start()
+
     access = SqlAccessStore(database)
     policies = CurrentPolicy(access, frozenset(providers))
     await _require_readable_policy(access, policies)
@@ -242,6 +248,7 @@ async def _compose(
         unreachable=lambda: (
             *reachability.unreachable(),
             *publisher.problems,
+            *(f"sink {name}" for name in sinks.behind()),
             *(() if delegates is None else delegates.problems),
         ),
     )
@@ -328,12 +335,13 @@ async def _start_signing(
         witness.TlogWitness(one.url, CosignerKey.parse(one.key), client, tree.consistency)
         for one in settings.audit.witnesses
     ]
+    copying = Copying(checkpoints, copies, witnesses, on_copy=meters.copied)
     publisher = CheckpointPublisher(
         checkpoints=checkpoints,
         tree=tree,
         journal=journal,
         signer=signing.signer,
-        copying=Copying(checkpoints, copies, witnesses, on_copy=meters.copied),
+        copying=copying,
         every=settings.audit.checkpoint_seconds,
         records=settings.audit.checkpoint_records,
     )
@@ -346,6 +354,7 @@ async def _start_signing(
             raise refusal(conflicts, size)
         await record_rollback(conflicts, journal=journal, records=size)
         await _sign_now(publisher)
+        await copying.push()
     await publisher.start()
     stack.push_async_callback(publisher.aclose)
     return publisher

@@ -88,7 +88,7 @@ class CheckpointPublisher:
         try:
             standing = await self._checkpoints.standing()
             if standing.records > standing.signed and self._fault is None:
-                await self._sign()
+                await self.publish()
         except AuditUnavailable as fault:
             _log.warning("the last records are left unsigned: %s", fault.log_detail)
         except CannotSign as fault:
@@ -102,15 +102,10 @@ class CheckpointPublisher:
         return (*signing, *self._copying.failing)
 
     async def publish(self) -> Checkpoint:
-        """Sign the head as it is now, store it, and have it copied.
+        """Sign the head as it is now, and store it. Copies follow by themselves.
 
         Raises AuditUnavailable, and CannotSign where the key can't be used.
         """
-        checkpoint = await self._sign()
-        await self._copying.push()
-        return checkpoint
-
-    async def _sign(self) -> Checkpoint:
         checkpoint = self._unsigned or await self._recorded()
         self._unsigned = checkpoint
         try:
@@ -175,7 +170,7 @@ class CheckpointPublisher:
             standing.records - standing.signed >= self._records
             or waited >= self._every - 2 * self._poll
         ):
-            await self._sign()
+            await self.publish()
 
     async def _keep_copying(self) -> None:
         """Apart from the signing, which a place that hangs must not hold up."""

@@ -22,7 +22,7 @@ from broker.adapters.store.engine import Database
 from broker.adapters.store.journal import GroupCommitJournal
 from broker.adapters.store.schema import audit_checkpoints, audit_head, audit_records
 from broker.adapters.store.tree import AuditTree
-from broker.audit.checkpoint import LogKeys, opened
+from broker.audit.checkpoint import Checkpoint, LogKeys, opened
 from broker.audit.record import EventType
 from broker.devstack.aws import AwsStandIn
 from broker.errors import AuditUnavailable, StartupError
@@ -42,12 +42,13 @@ class Broker:
         self.copies = copies
         self.tree, self.checkpoints = AuditTree(database), SqlCheckpoints(database)
         self.journal = GroupCommitJournal(database, signer=SIGNER)
+        self.copying = Copying(self.checkpoints, copies, retry_after=every)
         self.publisher = CheckpointPublisher(
             checkpoints=self.checkpoints,
             tree=self.tree,
             journal=self.journal,
             signer=SIGNER,
-            copying=Copying(self.checkpoints, copies, retry_after=every),
+            copying=self.copying,
             every=every,
         )
 
@@ -62,6 +63,12 @@ class Broker:
     async def record(self, count: int = 1) -> None:
         for number in range(count):
             await self.journal.append(event(EventType.LOGIN_SUCCEEDED, n=number))
+
+    async def publish(self) -> Checkpoint:
+        """Sign the head, and have it copied at once."""
+        checkpoint = await self.publisher.publish()
+        await self.copying.push()
+        return checkpoint
 
     async def all_signed(self) -> bool:
         standing = await self.checkpoints.standing()
@@ -131,7 +138,7 @@ async def test_stopping_signs_the_rest(database: Database) -> None:
 
 async def test_checkpoints_are_append_only(broker: Broker) -> None:
     await broker.record()
-    await broker.publisher.publish()
+    await broker.publish()
     for statement in (update(audit_checkpoints).values(note="x"), delete(audit_checkpoints)):
         with pytest.raises(Exception, match="append-only"):
             async with broker.database.begin() as conn:
@@ -156,7 +163,7 @@ async def test_copies_hold_the_newest_checkpoint(
         assert await copy.latest() is None
         for _ in range(3):
             await broker.record()
-            await broker.publisher.publish()
+            await broker.publish()
             assert await copy.latest() == await broker.checkpoints.latest()
         assert await broker.conflicts() == []
     kept = [path for path in (tmp_path / "outside").rglob("*") if path.is_file()]
@@ -192,13 +199,13 @@ async def test_a_database_restored_from_an_older_dump_is_refused_until_accepted(
     database = Database.open(sqlite_url)
     async with Broker(database, copy) as broker:
         await broker.record(5)
-        await broker.publisher.publish()
+        await broker.publish()
     await database.aclose()
     shutil.copy(path, dump)
     database = Database.open(sqlite_url)
     async with Broker(database, copy) as broker:
         await broker.record(5)
-        await broker.publisher.publish()
+        await broker.publish()
     await database.aclose()
 
     for leftover in path.parent.glob(f"{path.name}*"):
@@ -219,7 +226,7 @@ async def test_a_database_restored_from_an_older_dump_is_refused_until_accepted(
         await broker.record(10)
         assert await broker.conflicts() == [copy.name]
         await record_rollback(conflicts, journal=broker.journal, records=records)
-        await broker.publisher.publish()
+        await broker.publish()
         assert await broker.conflicts() == []
         (accepted,) = [
             one for one in await log(database) if one["type"] == "audit.rollback_accepted"
@@ -236,7 +243,7 @@ async def test_records_cut_from_the_end_are_noticed_without_any_copy(
         await broker.record(4)
         before = await broker.tree.edge()
         await broker.record(4)
-        await broker.publisher.publish()
+        await broker.publish()
         await cut(sqlite_database, before.size, before.to_bytes())
         assert await broker.conflicts() == ["the database"]
 
@@ -277,7 +284,7 @@ async def test_a_copy_signed_by_a_stranger_is_refused(
     copy = FileCopy(tmp_path / "checkpoint")
     async with Broker(sqlite_database, copy) as broker:
         await broker.record()
-        checkpoint = await broker.publisher.publish()
+        checkpoint = await broker.publish()
         await copy.push(checkpoint.signed(TestSigner(seed=8)))
         with pytest.raises(StartupError, match="not of this log's keys"):
             await broker.conflicts()
