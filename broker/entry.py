@@ -20,6 +20,7 @@ SERVER_COMMANDS = {
     "keys": "rotate the broker's keys",
     "recover": "an enrolment code for a first or new admin",
     "aws": "what AWS needs for an access policy, as code",
+    "sinks": "how far the audit log's sinks are, and moving them",
 }
 # Enough of an extra to tell that it is there.
 _SERVER_PACKAGES = ("fastapi", "sqlalchemy", "msgspec", "pydantic_settings", "yaml")

@@ -8,13 +8,24 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from broker import sink_settings as given
-from broker.adapters.sinks.delivery import Delivering
+from broker.adapters.sinks.delivery import Delivering, SinkDelivery
 from broker.adapters.sinks.files import FileSink, Rotation, StdoutSink
 from broker.adapters.sinks.s3 import S3Config, S3Sink
 from broker.adapters.sinks.sink import Format, Sink, native
 from broker.adapters.sinks.syslog import SyslogConfig, SyslogSink, TlsFiles
 from broker.adapters.sinks.webhook import WebhookConfig, WebhookSink
-from broker.adapters.store.sinks import SinkEntry
+from broker.adapters.store.engine import Database
+from broker.adapters.store.sinks import SinkEntry, SqlSinks
+from broker.adapters.telemetry.instruments import Instruments
+from broker.settings import Settings
+
+
+def delivery(settings: Settings, database: Database, instruments: Instruments) -> SinkDelivery:
+    """The delivery to every sink of the settings, not started. Raises StartupError for certificates
+    that can't be used.
+    """
+    sinks = deliveries(settings.audit.sinks, settings.server.public_url)
+    return SinkDelivery(SqlSinks(database), sinks, instruments)
 
 
 def deliveries(sinks: Sequence[given.SinkSettings], public_url: str) -> list[Delivering]:

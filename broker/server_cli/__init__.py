@@ -15,7 +15,7 @@ from pathlib import Path
 
 from broker.errors import StartupError
 
-_COMMANDS = ("server", "dev", "migrate", "doctor", "recover", "keys", "aws")
+_COMMANDS = ("server", "dev", "migrate", "doctor", "recover", "keys", "aws", "sinks")
 
 
 def main(argv: Sequence[str]) -> int:

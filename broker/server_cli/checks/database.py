@@ -17,6 +17,7 @@ from broker.adapters.store.principals import SqlPeople
 from broker.errors import AuditUnavailable, StartupError
 from broker.server_cli.checks.check import Check, clock, fail, ok, warn, within
 from broker.server_cli.checks.kms import kms_checks
+from broker.server_cli.checks.sinks import sink_checks
 from broker.settings import Settings
 
 _SECONDS = 15.0
@@ -76,6 +77,7 @@ async def _checks(settings: Settings, database: Database, stored: Stored) -> lis
         return [*checks, fail("database schema", str(fault), "run `broker migrate`")]
     checks.append(ok("database schema", "this broker's"))
     checks += await _durable(database, allow_unsafe=settings.audit.allow_unsafe_durability)
+    checks += await sink_checks(settings, database)
     checks += await kms_checks(settings, database)
     stored.policy = await SqlAccessStore(database).current_policy()
     stored.has_admin = await SqlPeople(database).has_admin()
