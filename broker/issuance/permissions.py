@@ -77,12 +77,20 @@ def denying_statements(role_arns: Sequence[str]) -> list[Statement]:
 
 
 def key_statements(sealing: str | None, signing: str | None) -> list[Statement]:
-    """`sealing` and `signing` are ARNs of KMS keys, never of aliases: those can be moved."""
+    """`sealing` and `signing` are ARNs of KMS keys, never of aliases: those can be moved.
+
+    The conditions are what the broker's own calls say (`adapters/kms`): nothing else that these
+    keys may be used for is the broker's to do.
+    """
     found: list[Statement] = []
     if sealing is not None:
-        found.append(_allow("BrokerSeal", ["kms:Encrypt", "kms:Decrypt"], [sealing]))
+        actions = ["kms:GenerateDataKey", "kms:Encrypt", "kms:Decrypt"]
+        context = {"StringEquals": {"kms:EncryptionContext:broker:purpose": "sealing"}}
+        found.append(_allow("BrokerSeal", actions, [sealing], context))
     if signing is not None:
-        found.append(_allow("BrokerSign", ["kms:Sign", "kms:GetPublicKey"], [signing]))
+        how = {"StringEquals": {"kms:SigningAlgorithm": "ED25519_SHA_512"}}
+        found.append(_allow("BrokerSign", ["kms:Sign"], [signing], how))
+        found.append(_allow("BrokerKnowKey", ["kms:GetPublicKey"], [signing]))
     return found
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from broker.access.policy import AccessPolicy, Account
+from broker.adapters.key_place import KmsReference
 from broker.errors import Conflict
 from broker.issuance import hub_trust
 from broker.issuance.aws_setup import Choices, Hub
@@ -19,9 +20,6 @@ from broker.issuance.hub_trust import HubTrust
 from broker.server_cli import add_config_option
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9_+=,.@-]{1,64}", re.ASCII)
-_KEY_ARN = re.compile(
-    r"arn:aws[a-z-]*:kms:[a-z0-9-]{1,32}:[0-9]{12}:key/[A-Za-z0-9-]{1,64}", re.ASCII
-)
 
 
 def add_what(parser: argparse.ArgumentParser) -> None:
@@ -179,18 +177,23 @@ def _trust(arguments: argparse.Namespace, account: Account) -> HubTrust:
 
 
 def choices_of(arguments: argparse.Namespace, policy: AccessPolicy) -> Choices:
-    for key in (arguments.sealing_key, arguments.signing_key):
-        if key is not None and not _KEY_ARN.fullmatch(key):
-            raise Conflict(
-                f"{key[:120]!r} is no ARN of a KMS key: write the key's own, not an alias's"
-            )
     return Choices(
         existing=_existing(arguments.existing, policy),
         revocation=arguments.with_revocation,
         doctor=arguments.with_doctor,
-        sealing_key=arguments.sealing_key,
-        signing_key=arguments.signing_key,
+        sealing_key=_key(arguments.sealing_key),
+        signing_key=_key(arguments.signing_key),
     )
+
+
+def _key(written: str | None) -> str | None:
+    """As an ARN, or as the settings write it."""
+    if written is None:
+        return None
+    try:
+        return KmsReference.parse(f"awskms:{written.removeprefix('awskms:')}").arn
+    except ValueError as fault:
+        raise Conflict(f"{written[:120]!r} is no KMS key: {fault}") from fault
 
 
 def _existing(named: list[str], policy: AccessPolicy) -> frozenset[str]:

@@ -174,10 +174,15 @@ class Host:
             HUB, {"Version": "2012-10-17", "Statement": [trust]}, policies={"hub": document}
         )
 
-    def doctor(self, *words: str, as_json: bool = True) -> Report:
+    def configured(self) -> Path:
+        """The settings file, written once."""
         config = self.folder / "broker.toml"
         if not config.exists():
             config.write_text(toml(self.settings))
+        return config
+
+    def doctor(self, *words: str, as_json: bool = True) -> Report:
+        self.configured()
         options = ("--json",) if as_json else ()
         done = subprocess.run(
             [sys.executable, "-m", "broker.entry", "doctor", *options, *words],
@@ -201,9 +206,10 @@ class Host:
             access = SqlAccessStore(database)
             policy = parse_policy(text, providers=frozenset({"corp"}))
             generated = {r.role_arn for r in policy.roles.values() if r.generates_external_id}
+            workloads = frozenset((one.name, one.issuer) for one in policy.workloads.values())
             current = await access.current_policy()
             await access.apply_policy(
-                NewPolicy(text, frozenset(), frozenset(generated)),
+                NewPolicy(text, frozenset(), frozenset(generated), workloads),
                 expected=0 if current is None else current.number,
                 applied_by="system",
                 event=Event(EventType.ACCESS_APPLIED, SYSTEM, Outcome.SUCCESS),

@@ -70,7 +70,7 @@ EVERYTHING = (
     "--sealing-key",
     f"arn:aws:kms:us-east-1:{HUB_ACCOUNT}:key/mrk-0123456789abcdef",
     "--signing-key",
-    f"arn:aws:kms:us-east-1:{HUB_ACCOUNT}:key/6b1f6c2e-1111-2222-3333-444455556666",
+    f"awskms:arn:aws:kms:us-east-1:{HUB_ACCOUNT}:key/6b1f6c2e-1111-2222-3333-444455556666",
 )
 
 
@@ -186,13 +186,14 @@ def test_the_hub_has_the_least_it_needs(bootstrap) -> None:
     plain = by_name(written(bootstrap, "terraform", RICH, *EC2))["BrokerHub"]
     assert allowed(plain.documents()) == assumes
     full = by_name(written(bootstrap, "terraform", RICH, *EVERYTHING))["BrokerHub"]
-    sealing, signing = EVERYTHING[-3], EVERYTHING[-1]
+    sealing, signing = EVERYTHING[-3], EVERYTHING[-1].removeprefix("awskms:")
     writes = ("iam:PutRolePolicy", "iam:GetRolePolicy", "iam:DeleteRolePolicy")
     assert allowed(full.documents()) == {
         **assumes,
         # In its own account alone: IAM reads and writes no other.
         "iam:GetRole": roles[1:],
         **dict.fromkeys(writes, roles[2:]),
+        "kms:GenerateDataKey": [sealing],
         "kms:Encrypt": [sealing],
         "kms:Decrypt": [sealing],
         "kms:Sign": [signing],
@@ -444,7 +445,7 @@ def test_more_roles_than_one_policy_names(bootstrap) -> None:
         (("--hub-arn", f"arn:aws:iam::{FAR}:role/*/x"), "is no ARN of a role"),
         (("--hub-arn", f"arn:aws:iam::{FAR}:user/x"), "is no ARN of a role"),
         ((*EC2, "--existing", "nobody"), "--existing nobody: the access policy has no such role"),
-        ((*EC2, "--sealing-key", "alias/broker"), "'alias/broker' is no ARN of a KMS key"),
+        ((*EC2, "--sealing-key", "alias/broker"), "'alias/broker' is no KMS key: write awskms:arn"),
         (("--account", "hub", "--hub-trust", "irsa"), "needs --oidc-provider"),
         (
             ("--account", "hub", "--hub-trust", "irsa", "--oidc-provider", "x",
