@@ -1,0 +1,217 @@
+"""The log's key and the sealing keys in KMS: first ones, rotations, and what does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete, insert, update
+
+from broker.adapters import kms_sealing, kms_signing
+from broker.adapters.key_place import KeyPlace, KmsReference
+from broker.adapters.keys import load_sealing, load_signing
+from broker.adapters.sealing import FileKeyRing, UnsealFailed
+from broker.adapters.signing import SigningKeys
+from broker.adapters.store.engine import Database
+from broker.adapters.store.log_keys import SqlLogKeys
+from broker.adapters.store.schema import audit_log_keys, sealing_keys
+from broker.adapters.store.sealing_keys import SqlSealingKeys
+from broker.audit.checkpoint import Checkpoint, follow, opened, succession
+from broker.devstack.aws import Fault
+from broker.errors import StartupError
+from tests.kms.conftest import Kms, allow
+from tests.store.journal_scene import log
+from tests.unit.audit.keys import ORIGIN, TestSigner
+
+HEAD = Checkpoint(ORIGIN, 7, bytes(range(32)))
+SECRET = b"otpauth-secret"
+
+
+def place(reference: KmsReference) -> KeyPlace:
+    return KeyPlace(reference)
+
+
+# --- The log's key -------------------------------------------------------------------------------
+
+
+async def test_the_first_key_of_a_log(kms: Kms, database: Database) -> None:
+    reference, store = kms.signing(), SqlLogKeys(database)
+    with pytest.raises(StartupError, match="broker migrate"):
+        await load_signing(place(reference), database)
+    key = await kms_signing.adopt(reference, None, ORIGIN, store)
+    signing = await load_signing(place(reference), database)
+    assert signing.log.keys == (key,)
+    assert opened(HEAD.signed(signing.signer), signing.log.keys) == HEAD
+    with pytest.raises(StartupError, match="has a key already"):
+        await kms_signing.adopt(kms.signing(), None, ORIGIN, store)
+    (rotated,) = [one for one in await log(database) if one["type"] == "keys.rotated"]
+    assert rotated["detail"] == {"key": str(key), "previous": None}
+
+
+async def test_from_a_file_to_kms_and_on_to_another_key_of_kms(
+    kms: Kms, sqlite_database: Database, tmp_path: Path
+) -> None:
+    path, store = tmp_path / "signing", SqlLogKeys(sqlite_database)
+    first = SigningKeys.create(path, ORIGIN)
+    first = SigningKeys.rotate(path)
+    kept = HEAD.signed(first.signer)
+    second, third = kms.signing(), kms.signing()
+
+    await kms_signing.hand_over(first, f"file:{path}", second, None, store)
+    signing = await load_signing(place(second), sqlite_database)
+    assert signing.log.keys[:2] == first.log.keys
+    await kms_signing.hand_over(signing, str(second), third, None, store)
+    newest = await load_signing(place(third), sqlite_database)
+
+    assert len(newest.log.keys) == 4
+    assert opened(kept, newest.log.keys) == HEAD
+    assert follow(ORIGIN, first.log.keys[:1], newest.log.successions) == list(newest.log.keys)
+    # Who handed over signs no more, and says where the log's key is now.
+    for old in (KeyPlace(path), place(second)):
+        with pytest.raises(StartupError, match=str(third)):
+            await load_signing(old, sqlite_database)
+    with pytest.raises(StartupError, match="the log's key already"):
+        await kms_signing.hand_over(newest, str(third), second, None, store)
+
+
+async def test_a_key_that_the_log_did_not_name_is_refused(
+    kms: Kms, sqlite_database: Database, tmp_path: Path
+) -> None:
+    store = SqlLogKeys(sqlite_database)
+    first = SigningKeys.create(tmp_path / "signing", ORIGIN)
+    await kms_signing.hand_over(first, "file:signing", kms.signing(), None, store)
+    with pytest.raises(StartupError, match="is not the log's"):
+        await load_signing(place(kms.signing()), sqlite_database)
+    SigningKeys.create(tmp_path / "other", ORIGIN)
+    with pytest.raises(StartupError, match="is not the log's"):
+        await load_signing(KeyPlace(tmp_path / "other"), sqlite_database)
+
+
+async def test_a_false_predecessor_in_the_database_is_noticed(
+    kms: Kms, sqlite_database: Database
+) -> None:
+    """Or whoever writes the database could have clients pin a key of their own."""
+    reference, store = kms.signing(), SqlLogKeys(sqlite_database)
+    key = await kms_signing.adopt(reference, None, ORIGIN, store)
+    thief = TestSigner(seed=3)
+    async with sqlite_database.begin() as conn:
+        for verb in ("update", "delete"):
+            await conn.exec_driver_sql(f"DROP TRIGGER audit_log_keys_no_{verb}")
+        await conn.execute(update(audit_log_keys).values(position=2, succession="not signed"))
+        row = {"position": 1, "origin": ORIGIN, "vkey": str(thief.key), "reference": "x"}
+        now = await sqlite_database.now(conn)
+        await conn.execute(insert(audit_log_keys).values(**row, created_at=now))
+    with pytest.raises(StartupError, match="do not follow each other"):
+        await load_signing(place(reference), sqlite_database)
+    forged = TestSigner(ORIGIN, 4)  # not the key in KMS, which it claims to have co-signed
+    note = succession(ORIGIN, thief, forged).replace(str(forged.key), str(key))
+    async with sqlite_database.begin() as conn:
+        await conn.execute(
+            update(audit_log_keys).where(audit_log_keys.c.position == 2).values(succession=note)
+        )
+    with pytest.raises(StartupError, match="do not follow each other"):
+        await load_signing(place(reference), sqlite_database)
+
+
+async def test_the_keys_history_is_append_only(kms: Kms, database: Database) -> None:
+    await kms_signing.adopt(kms.signing(), None, ORIGIN, SqlLogKeys(database))
+    for statement in (update(audit_log_keys).values(vkey="x"), delete(audit_log_keys)):
+        with pytest.raises(Exception, match="append-only"):
+            async with database.begin() as conn:
+                await conn.execute(statement)
+
+
+async def test_a_rotation_that_kms_refuses_changes_nothing(
+    kms: Kms, sqlite_database: Database, tmp_path: Path
+) -> None:
+    store = SqlLogKeys(sqlite_database)
+    first = SigningKeys.create(tmp_path / "signing", ORIGIN)
+    kms.grant(allow("GetPublicKey"))
+    with pytest.raises(StartupError, match=r"not replaced: .*AccessDenied"):
+        await kms_signing.hand_over(first, "file:signing", kms.signing(), None, store)
+    assert await store.history() is None
+    kept = await load_signing(KeyPlace(tmp_path / "signing"), sqlite_database)
+    assert kept.log == first.log
+
+
+# --- The sealing keys ----------------------------------------------------------------------------
+
+
+async def test_secrets_are_sealed_under_keys_that_kms_wraps(kms: Kms, database: Database) -> None:
+    reference, store = kms.sealing(), SqlSealingKeys(database)
+    with pytest.raises(StartupError, match="broker migrate"):
+        await load_sealing(place(reference), database)
+    await kms_sealing.create(reference, None, store)
+    ring = await load_sealing(place(reference), database)
+    calls = len(kms.aws.kms.calls)
+    sealed = ring.seal(SECRET, purpose="totp", owner="p-1")
+    again = await load_sealing(place(reference), database)
+    assert again.unseal(sealed, purpose="totp", owner="p-1") == SECRET
+    assert kms.aws.kms.calls[calls:] == ["Decrypt"]
+    for purpose, owner in (("totp", "p-2"), ("other", "p-1")):
+        with pytest.raises(UnsealFailed):
+            again.unseal(sealed, purpose=purpose, owner=owner)
+    (kept,) = await store.all()
+    assert kept.reference == str(reference)
+    with pytest.raises(StartupError, match="already"):
+        await kms_sealing.create(reference, None, store)
+
+
+async def test_after_a_rotation_old_secrets_open_and_new_ones_are_under_the_new_key(
+    kms: Kms, sqlite_database: Database
+) -> None:
+    first, second = kms.sealing(), kms.sealing()
+    store = SqlSealingKeys(sqlite_database)
+    await kms_sealing.create(first, None, store)
+    old = (await load_sealing(place(first), sqlite_database)).seal(
+        SECRET, purpose="totp", owner="p-1"
+    )
+    await kms_sealing.rotate(first, None, store)
+    await kms_sealing.rotate(second, None, store)
+    with pytest.raises(StartupError, match=str(second)):
+        await load_sealing(place(first), sqlite_database)
+    ring = await load_sealing(place(second), sqlite_database)
+    assert ring.unseal(old, purpose="totp", owner="p-1") == SECRET
+    assert not ring.is_current(old)
+    assert ring.is_current(ring.reseal(old, purpose="totp", owner="p-1"))
+
+
+async def test_the_keys_of_a_file_move_to_kms(
+    kms: Kms, sqlite_database: Database, tmp_path: Path
+) -> None:
+    path, reference = tmp_path / "sealing", kms.sealing()
+    old = FileKeyRing.create(path).seal(SECRET, purpose="totp", owner="p-1")
+    FileKeyRing.rotate(path)
+    await kms_sealing.move_file(path, reference, None, SqlSealingKeys(sqlite_database))
+    with pytest.raises(StartupError, match=str(reference)):
+        await load_sealing(KeyPlace(path), sqlite_database)
+    path.unlink()
+    ring = await load_sealing(place(reference), sqlite_database)
+    assert ring.unseal(old, purpose="totp", owner="p-1") == SECRET
+    assert not ring.is_current(old)
+
+
+async def test_a_wrapped_key_opens_in_no_other_rows_place(
+    kms: Kms, sqlite_database: Database
+) -> None:
+    reference, store = kms.sealing(), SqlSealingKeys(sqlite_database)
+    await kms_sealing.create(reference, None, store)
+    await kms_sealing.rotate(reference, None, store)
+    first, second = await store.all()
+    async with sqlite_database.begin() as conn:
+        await conn.execute(
+            update(sealing_keys).where(sealing_keys.c.id == first.id).values(wrapped=second.wrapped)
+        )
+    with pytest.raises(StartupError, match="InvalidCiphertext"):
+        await load_sealing(place(reference), sqlite_database)
+
+
+@pytest.mark.parametrize("fault", [Fault.THROTTLE, Fault.DROP_BEFORE, Fault.OTHER_KEY])
+async def test_without_kms_no_ring_is_loaded(
+    kms: Kms, sqlite_database: Database, fault: Fault
+) -> None:
+    reference = kms.sealing()
+    await kms_sealing.create(reference, None, SqlSealingKeys(sqlite_database))
+    kms.aws.faults.add(fault, action="kms:Decrypt", times=None)
+    with pytest.raises(StartupError, match="sealing keys can't be used: KMS Decrypt"):
+        await load_sealing(place(reference), sqlite_database)
