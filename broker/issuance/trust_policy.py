@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from broker.access.grammar import VERSION
 from broker.access.session_policy import compact
@@ -63,8 +63,15 @@ class TrustPolicy:
             "role_arn": self.role_arn,
             "principal": self.principal,
             "policy": self.document,
-            "notes": list(self.notes),
+            "notes": [*self.notes, *length_note(self.document)],
         }
+
+    def beside(self, everyone: Iterable[TrustPolicy]) -> TrustPolicy:
+        """With what `everyone` else needs of the same role: another entry of the access policy
+        may mean it too, or pass through it, and a role has one trust policy.
+        """
+        same = [one.document for one in everyone if one.role_arn == self.role_arn]
+        return replace(self, document=united([self.document, *same]))
 
 
 def principal_behind(identity: CallerIdentity) -> tuple[str, tuple[str, ...]]:
@@ -128,7 +135,7 @@ def length_note(document: Mapping[str, object]) -> tuple[str, ...]:
 def _trust_policy(call: AssumeRole, principal: str, notes: tuple[str, ...]) -> TrustPolicy:
     document = _document(principal, call)
     own = _OWN_POLICY_NOTE.format(principal=principal, role=call.role_arn)
-    return TrustPolicy(call.role_arn, principal, document, (*notes, own, *length_note(document)))
+    return TrustPolicy(call.role_arn, principal, document, (*notes, own))
 
 
 def _statements(document: Mapping[str, object]) -> list[dict[str, object]]:

@@ -39,8 +39,9 @@ class TrustPolicies(TrustPolicyView):
 
 @router.get("/trust-policy/{role}")
 async def trust_policy(caller: Admin, role: Annotated[str, Path(pattern=_ROLE)]) -> TrustPolicies:
-    """Asks AWS who the broker is. Raises NotFound, the refusal of STS, or Conflict where the
-    broker's identity can assume no role.
+    """Asks AWS who the broker is; what the access policy's other entries need of the same AWS
+    roles is in it too. Raises NotFound, the refusal of STS, or Conflict where the broker's
+    identity can assume no role.
     """
     found = caller.policy.roles.get(role)
     if found is None:
@@ -49,8 +50,14 @@ async def trust_policy(caller: Admin, role: Annotated[str, Path(pattern=_ROLE)])
         identity = await caller.parts.sts.identify(found.account.partition)
     except StsFailure as failure:
         raise failure.error from failure
+    everyone = [
+        written
+        for other in caller.policy.roles.values()
+        if other.account.partition == found.account.partition
+        for written in trust_policies(rehearse(other), identity)
+    ]
     *hops, last = (
-        TrustPolicyView.model_validate(written.as_json())
+        TrustPolicyView.model_validate(written.beside(everyone).as_json())
         for written in trust_policies(rehearse(found), identity)
     )
     return TrustPolicies(role=role, hops=hops, **last.model_dump())

@@ -85,3 +85,22 @@ async def test_an_sts_that_does_not_answer_is_said(broker: Running) -> None:
     broker.sts.failure = StsFailure(AwsUnavailable("The broker can't reach AWS STS."))
     answer = await admin.api.get(PATH, headers=bearer(admin))
     assert problem(answer) == (502, "aws_unavailable")
+
+
+async def test_a_role_of_several_entries_lets_in_each(broker: Running) -> None:
+    """Pasting one entry's policy must not shut another out."""
+    admin = await logged_in_admin(broker)
+    arn = "arn:aws:iam::111122223333:role/DataReader"
+    twin = (
+        f"roles:\n  twin: {{account: prod, role_arn: {arn}, unscoped: true, "
+        f"external_id: twins-id}}\n"
+        f"  through: {{account: prod, role_arn: {arn}2, unscoped: true, via: [{arn}]}}\n"
+    )
+    assert (await apply(admin, GUARDED.replace("roles:\n", twin, 1))).status_code == 200
+    body = (await admin.api.get(PATH, headers=bearer(admin))).json()
+    asked = [one["Condition"].get("StringEquals") for one in body["policy"]["Statement"]]
+    assert {"sts:ExternalId": "canary-external-id"} in asked
+    assert {"sts:ExternalId": "twins-id"} in asked
+    sids = [one["Sid"] for one in body["policy"]["Statement"]]
+    assert sids[:3] == ["BrokerAssumeRole", "BrokerTagSession", "BrokerSetSourceIdentity"]
+    assert len(set(sids)) == len(sids)
