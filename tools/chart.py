@@ -31,11 +31,17 @@ _OWN = {
     "Settings": {"keys"},
 }
 _MOUNTED = "^/etc/broker/secrets/file-[a-z0-9][a-z0-9-]{0,31}$"
-_PATH = "^/[A-Za-z0-9._/-]{1,512}$"
 _ORIGIN = r"^https://[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?/?$"
 _HTTPS = r"^https://[A-Za-z0-9][A-Za-z0-9.-]{0,252}(:[0-9]{1,5})?(/[^\x00-\x20?#\x7f]*)?$"
 # NEL (0x85) ends a line in YAML; the other two of Unicode that do are escaped by toJson.
 _TEXT = r"^[^\x00-\x1f\x7f\x85]*$"
+_OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_FORMATS = {
+    "path": "^/[A-Za-z0-9._/-]{1,512}$",
+    # Proxies that are believed: nobody means half of the Internet.
+    "ipv4network": rf"^{_OCTET}(\.{_OCTET}){{3}}(/([89]|[12][0-9]|3[0-2]))?$",
+    "ipv6network": "^[0-9a-fA-F:]*:[0-9a-fA-F:]*(/(1[6-9]|[2-9][0-9]|1[01][0-9]|12[0-8]))?$",
+}
 _VALIDATED = {"_origin": _ORIGIN, "_https_or_loopback": _HTTPS}
 
 Schema = dict[str, Any]
@@ -89,7 +95,7 @@ def _plain(one: Schema, definitions: Mapping[str, Schema]) -> Schema:
     if "items" in kept:
         kept["items"] = _plain(kept["items"], definitions)
     if kept.get("type") == "string" and not kept.keys() & {"pattern", "enum", "const"}:
-        kept["pattern"] = _PATH if one.get("format") == "path" else _TEXT
+        kept["pattern"] = _FORMATS.get(one.get("format", ""), _TEXT)
     return kept
 
 

@@ -165,6 +165,11 @@ def test_secrets_are_mounted_as_the_broker_accepts_them(rendered: Rendered) -> N
         assert pod["spec"]["securityContext"]["fsGroup"] == 10001
 
 
+@cache
+def served_paths() -> set[str]:
+    return set(create_app(Settings()).openapi()["paths"])
+
+
 # --- The server ------------------------------------------------------------------------------
 
 
@@ -174,7 +179,7 @@ def deployment(rendered: Rendered) -> Document:
 
 
 def test_probes_ask_what_the_server_serves(deployment: Document) -> None:
-    paths = create_app(Settings()).openapi()["paths"]
+    paths = served_paths()
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert container["args"] == ["server"]

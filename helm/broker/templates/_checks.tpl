@@ -18,6 +18,19 @@
 {{- $faults = append $faults (printf "secrets.oidc.%s: settings.oidc has no provider of that name" $name) -}}
 {{- end -}}
 {{- end -}}
+{{- if eq $v.database.kind "postgresql" -}}
+{{- $audit := default dict $v.settings.audit -}}
+{{- range default list $audit.sinks -}}
+{{- if eq .kind "file" -}}
+{{- $faults = append $faults (printf "settings.audit.sinks: %s writes to a file, and pods have no volume; write to stdout, which the node collects" .name) -}}
+{{- end -}}
+{{- end -}}
+{{- range default list $audit.checkpoint_copies -}}
+{{- if not (hasPrefix "s3://" .) -}}
+{{- $faults = append $faults (printf "settings.audit.checkpoint_copies: %s is in the pod, which goes; write s3://BUCKET/PREFIX" .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and (eq $v.database.kind "postgresql") $v.migration.enabled $v.migration.appRole -}}
 {{- if and (eq $v.secrets.database.name $v.secrets.migration.name) (eq (default "" $v.secrets.database.key) (default "" $v.secrets.migration.key)) -}}
 {{- $faults = append $faults "secrets.migration is secrets.database: the tables' owner and migration.appRole must be two roles, or the server may change its own log" -}}

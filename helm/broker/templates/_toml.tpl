@@ -69,9 +69,8 @@
 {{- include "broker.toml" $all | trim -}}
 {{- end -}}
 
-{{/* Those of the migration: the database and nothing that a secret is needed for. */}}
+{{/* Those of the migration: the database, and nothing that another secret is needed for. */}}
 {{- define "broker.migrationSettings" -}}
-{{- $server := dict "public_url" .Values.settings.server.public_url -}}
 {{- $database := dict "url_file" "/etc/broker/secrets/database-url" -}}
-{{- include "broker.toml" (dict "server" $server "database" $database) | trim -}}
+{{- include "broker.toml" (dict "database" $database) | trim -}}
 {{- end -}}
