@@ -252,7 +252,7 @@ async def _compose(
             *(() if delegates is None else delegates.problems),
         ),
     )
-    telemetry.watch(database, journal, ready)
+    telemetry.watch(database, journal, ready=ready, unreachable=reachability.unreachable)
     await _start_sweeping(database, stack)
     return parts
 

@@ -152,7 +152,7 @@ AUDIT_HEAD = Metric(
 AUDIT_CHECKPOINT_TIMESTAMP = Metric(
     "broker_audit_checkpoint_timestamp_seconds",
     "gauge",
-    "When the newest checkpoint was signed, in seconds since 1970.",
+    "When the newest checkpoint was signed, in seconds since 1970; 0 where none was yet.",
 )
 AUDIT_UNSIGNED = Metric(
     "broker_audit_unsigned_records",
@@ -198,6 +198,11 @@ STS_ERRORS = Metric(
 # --- Database, process -------------------------------------------------------------------
 
 READY = Metric("broker_ready", "gauge", "1 where /readyz would say yes at the time of the scrape.")
+UNREACHABLE = Metric(
+    "broker_dependencies_unreachable",
+    "gauge",
+    "Identity providers and partitions of AWS that could not be connected to when last tried.",
+)
 POOL_SIZE = Metric(
     "broker_database_pool_size", "gauge", "Database connections that this process may open."
 )
@@ -261,6 +266,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     STS_THROTTLES,
     STS_ERRORS,
     READY,
+    UNREACHABLE,
     POOL_SIZE,
     POOL_IN_USE,
     POOL_WAIT_DURATION,

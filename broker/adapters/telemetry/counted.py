@@ -12,15 +12,13 @@ from broker.adapters.store.engine import Database
 from broker.adapters.store.factors import SqlFactorStore
 from broker.adapters.store.logins import SqlLoginStore
 from broker.adapters.store.throttle import SqlThrottle
-from broker.adapters.telemetry.instruments import OTHER, UNKNOWN, Instruments
+from broker.adapters.telemetry.instruments import FACTOR_FAILURES, OTHER, UNKNOWN, Instruments
 from broker.audit.record import Event
 from broker.errors import RateLimited, Suspended
 from broker.identity.login import BootstrapAdmin, LoggedIn, ProviderIdentity
 from broker.identity.sessions import Token
 from broker.identity.throttle import Limit
 from broker.identity.totp import Burned
-
-_FAILURES = frozenset({"wrong_code", "replayed", "wrong_enrolment_code", "wrong_recovery_code"})
 
 
 class CountedThrottle(SqlThrottle):
@@ -94,7 +92,7 @@ class CountedFactors(SqlFactorStore):
     async def record_failure(self, event: Event, *, locked: Event | None) -> None:
         """Append mfa.failed, and mfa.locked where given."""
         reason = event.detail.get("reason")
-        self._failures.labels(reason if reason in _FAILURES else OTHER).inc()
+        self._failures.labels(reason if reason in FACTOR_FAILURES else OTHER).inc()
         if locked is not None:
             self._locks.inc()
         await super().record_failure(event, locked=locked)

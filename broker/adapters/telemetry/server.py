@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -98,10 +98,15 @@ class ServerTelemetry:
         self,
         database: Database,
         journal: GroupCommitJournal,
+        *,
         ready: Callable[[], Awaitable[None]],
+        unreachable: Callable[[], Sequence[str]],
     ) -> None:
-        """The parts whose state is shown. `ready` raises while nothing could be issued."""
+        """The parts whose state is shown. `ready` raises while nothing could be issued;
+        `unreachable` names what could not be connected to.
+        """
         meters = self.instruments
+        meters.unreachable.set_function(lambda: len(unreachable()))
         meters.audit_queue.set_function(lambda: journal.waiting)
         meters.pool_size.set(database.capacity)
         meters.pool_in_use.set_function(lambda: database.in_use)
@@ -121,9 +126,7 @@ class ServerTelemetry:
             meters.audit_head.set(standing.records)
             meters.audit_unsigned.set(max(0, standing.records - standing.signed))
             signed_at = standing.signed_at
-            meters.audit_checkpoint_timestamp.set(
-                math.nan if signed_at is None else signed_at.timestamp()
-            )
+            meters.audit_checkpoint_timestamp.set(0 if signed_at is None else signed_at.timestamp())
             meters.issuances_open.set(standing.open_intents)
 
         self._read = read
