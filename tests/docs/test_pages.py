@@ -1,0 +1,87 @@
+"""Every command of the quick start and the tutorials runs, as the page has it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import site
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tests.docs.conftest import Outside
+from tests.docs.pages import DOCS, ROOT, blocks
+from tests.docs.reader import Reader
+from tools.reference.events_page import EVENTS
+
+TUTORIALS = sorted((DOCS / "tutorials").glob("*.md"))
+# Everything that an install from an index would bring beside the wheel, as it is pinned.
+_DEPENDENCIES = next(path for path in site.getsitepackages() if path.endswith("site-packages"))
+
+
+def _checkout(folder: Path) -> None:
+    for name in ("broker", "migrations"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / name)
+
+
+def test_the_quick_start(tmp_path: Path, around: Outside, postgresql) -> None:
+    """From an empty machine with PostgreSQL: wheel, migrate, server, a login, an issuance."""
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    _checkout(checkout)
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("createdb", "psql"):
+        (tools / name).symlink_to(postgresql.server.bin_path / name)
+    uri = urlsplit(postgresql.server.get_uri(database="postgres"))
+    you = around.terminal(checkout, "you", tools, around.hub)
+    you.environment = {
+        **you.environment,
+        "PGUSER": uri.username or "postgres",
+        "PGHOST": parse_qs(uri.query).get("host", [uri.hostname or ""])[0],
+        "PGPORT": str(uri.port or 5432),
+        # No index is asked: what the wheel needs is there.
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_DEPS": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",
+        "PIP_IGNORE_INSTALLED": "1",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PYTHONPATH": _DEPENDENCIES,
+        # The tests' PostgreSQL syncs nothing.
+        "BROKER_AUDIT__ALLOW_UNSAFE_DURABILITY": "true",
+    }
+    aws = around.terminal(checkout, "aws", tools, around.aws.hub_credentials("root"))
+    reader = Reader({"you": you, "aws": aws}, around.own, ready=f"{around.origin}/readyz")
+    try:
+        said = "".join(reader.follow(block) for block in blocks(DOCS / "quick-start.md"))
+        home = reader.follow_text("you", "python -I -c 'import broker; print(broker.__file__)'")
+        log = reader.follow_text("you", "broker audit export")
+    finally:
+        reader.close()
+        postgresql.execute("DROP DATABASE IF EXISTS broker WITH (FORCE)")
+    assert home.startswith(str(checkout / "broker-env"))
+    assert ":assumed-role/DataReader/" in said
+    assert "region,revenue" in said
+    records = [json.loads(json.loads(line)["record"]) for line in log.splitlines()]
+    assert [one["type"] for one in records].count("issuance.issued") == 2
+    assert reader.commands - 2 <= 17
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_a_tutorial(office: Reader, page: Path) -> None:
+    found = blocks(page, default="grace")
+    assert sum(len(block.commands) for block in found if block.kind == "sh") >= 5
+    for block in found:
+        office.follow(block)
+
+
+def test_the_log_of_all_that_holds_what_the_reference_says(office: Reader) -> None:
+    """Whatever the tutorials did, each member of each record is in the reference."""
+    log = office.follow_text("grace", "broker audit export")
+    for line in log.splitlines():
+        record = json.loads(json.loads(line)["record"])
+        known = EVENTS[record["type"]].members
+        assert {*record["subject"], *record["detail"]} <= known, record["type"]
