@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from broker.adapters.migrations import check_schema
@@ -50,9 +51,16 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="the last record that counts as delivered; `beginning` delivers all, `now` none",
     )
     move.set_defaults(act=_move)
+    _add_config_option(move)
     forget = actions.add_parser("forget", help="drop the position of a sink that was taken out")
     forget.add_argument("name", metavar="NAME")
     forget.set_defaults(act=_forget)
+    _add_config_option(forget)
+
+
+def _add_config_option(action: argparse.ArgumentParser) -> None:
+    """After the action too; what stands before it is not undone where it is not given here."""
+    action.add_argument("--config", type=Path, metavar="FILE", default=argparse.SUPPRESS)
 
 
 def run(arguments: argparse.Namespace) -> int:
