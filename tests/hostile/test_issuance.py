@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 import pytest
@@ -281,6 +283,18 @@ def test_policy_too_large_when_packed(world: World) -> None:
     answer = who.ask(role="by-team", restrict=[{**DENY, "Resource": "arn:aws:s3:::" + "a" * 1800}])
     assert problem(answer) in ((422, "scope_too_large"), (422, "invalid_request"))
     assert [c for c in world.aws.calls.of("AssumeRole") if c.issued_key_id] == []
+
+
+def test_policy_that_only_sts_finds_too_large(world: World, ada: Person) -> None:
+    """Text within AWS's 2,048 characters that does not pack: STS's own refusal is told as the
+    broker's, on record, and nothing is issued in its place."""
+    noise = hashlib.shake_256(b"noise").hexdigest(700)
+    seq = world.head()
+    answer = ada.ask(restrict=[{**DENY, "Resource": f"arn:aws:s3:::{noise}"}])
+    assert problem(answer) == (422, "scope_too_large")
+    recorded = world.records(seq)
+    assert [r["type"] for r in recorded] == ["issuance.requested", "issuance.failed"]
+    assert "PackedPolicyTooLarge" in json.dumps(recorded[-1]["detail"])
 
 
 def test_secrets_stay_in_the_answer(world: World, ada: Person) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -250,26 +252,61 @@ def test_json_that_breaks_readers(world: World, ada: Person, body: bytes) -> Non
 
 
 def test_objects_of_others(world: World, ada: Person) -> None:
-    """Somebody without rights names other people's sessions, issuances, changes and users."""
-    issuance = ada.ask().json()["issuance_id"]
+    """Somebody without rights names other people's sessions, issuances, grants, changes and
+    users, to read, change and end them."""
+    answer = ada.ask()
+    assert answer.status_code == 200, answer.text
+    issuance = answer.json()["issuance_id"]
+    session = world.rows("SELECT id FROM login_sessions WHERE principal_id = ?", ada.id)[0][0]
+    grant = a_grant(world, ada)
     eve = world.person("web-eve", "analysts")
     change = "chg-" + "a" * 26
     before, seq = world.state(), world.head()
+    reason = {"json": {"reason": "mine now"}}
     refusals: list[tuple[str, str, dict[str, Any]]] = [
         ("GET", f"/v1/issuances/{issuance}", {}),
         ("GET", "/v1/issuances/iss-aaaa", {}),
+        ("GET", "/v1/users", {}),
+        ("GET", f"/v1/users?q={ada.id}", {}),
+        ("GET", f"/v1/users/{ada.id}", {}),
+        ("GET", f"/v1/users/{ada.id}/live", {}),
+        ("GET", f"/v1/users/{ada.id}/sessions", {}),
+        ("DELETE", f"/v1/users/{ada.id}/sessions", {}),
+        ("DELETE", f"/v1/users/{ada.id}/sessions/{session}", {}),
+        ("DELETE", f"/v1/users/{eve.id}/sessions/{session}", {}),
+        ("DELETE", f"/v1/me/sessions/{session}", {}),
+        ("POST", f"/v1/users/{ada.id}/suspend", reason),
+        ("POST", f"/v1/users/{ada.id}/reinstate", reason),
         ("POST", f"/v1/users/{ada.id}/mfa/reset", {}),
         ("POST", f"/v1/users/{world.admin.id}/mfa/reset", {}),
         ("POST", "/v1/enrolment-codes", {"json": {"principal": ada.id}}),
+        ("GET", f"/v1/grants/{grant}", {}),
+        ("POST", f"/v1/grants/{grant}/revoke", reason),
+        (
+            "POST",
+            "/v1/grants",
+            {
+                "json": {
+                    "principal": eve.id,
+                    "role": "data-reader",
+                    "duration": 3600,
+                    **reason["json"],
+                }
+            },
+        ),
         ("GET", "/v1/access", {}),
         ("PUT", "/v1/access", {"content": b"version: 1"}),
         ("GET", "/v1/access/changes", {}),
         ("GET", f"/v1/access/changes/{change}", {}),
         ("POST", f"/v1/access/changes/{change}/approve", {}),
         ("POST", f"/v1/access/changes/{change}/withdraw", {}),
+        ("GET", "/v1/access/trust-policy/data-reader", {}),
+        ("POST", "/v1/access/try", {"json": {"token": "x"}}),
         ("GET", "/v1/audit/records", {}),
         ("GET", "/v1/audit/export", {}),
+        ("GET", "/v1/audit/tile/entries/000", {}),
         ("GET", f"/v1/roles/data-reader/explain?principal={ada.id}", {}),
+        ("GET", "/v1/roles/data-reader/explain?workload=deploy", {}),
     ]
     for method, path, options in refusals:
         answer = eve.api(method, path, **options)
@@ -277,6 +314,21 @@ def test_objects_of_others(world: World, ada: Person) -> None:
         # Of what others have not even the existence is told.
         assert ada.id not in answer.text
     assert (world.state(), world.records(seq)) == (before, [])
+    # What lists one's own holds nothing of theirs.
+    for path in ("/v1/me/sessions", "/v1/issuances", f"/v1/grants?principal={ada.id}"):
+        answer = eve.api("GET", path)
+        assert answer.status_code == 200, answer.text
+        assert not {ada.id, session, issuance, grant} & set(re.findall(r"[\w-]+", answer.text))
+
+
+def a_grant(world: World, who: Person) -> str:
+    given = world.stepped_up_admin().api(
+        "POST",
+        "/v1/grants",
+        json={"principal": who.id, "role": "data-reader", "duration": 3600, "reason": "theirs"},
+    )
+    assert given.status_code == 201, given.text
+    return str(given.json()["id"])
 
 
 # --- size and slowness -----------------------------------------------------------------------
@@ -407,9 +459,90 @@ def chromium() -> Iterator[Any]:
 
 
 def test_two_hundred_payloads(world: World, chromium: Any) -> None:
-    """200 pieces of markup and script as group names, handle and e-mail, and in a policy's
-    descriptions and names, looked at in a real browser: none runs, none makes an element."""
+    """200 pieces of markup and script as group names, handle and e-mail, looked at in a real
+    browser: none runs, none makes an element."""
     assert len(PAYLOADS) == 200
+    with watched(world, chromium) as page:
+        for start in range(0, 200, 50):
+            some = PAYLOADS[start : start + 50]
+            handle = "".join(c for c in some[0] if c.isprintable())[:128]
+            who = world.sign_in(f"xss-{start}", groups=some, email=handle, name=handle)
+            assert world.enrol(who).status_code == 200
+            show_as(who, page)
+            for path in ("/", "/mfa", "/mfa/recover", "/signout", "/mfa/enroll"):
+                answer = page.goto(world.url + path)
+                assert answer is not None
+                assert answer.status == 200, path
+                nothing_ran(page, path)
+            page.goto(world.url + "/")
+            shown = page.locator("main").inner_text()
+            assert all(one in shown for one in some if one == " ".join(one.split()))
+
+
+def test_payloads_in_the_policy(world: World, chromium: Any) -> None:
+    """The same in the descriptions of roles and the names of accounts, which everybody who has
+    the role is shown."""
+    admin = world.stepped_up_admin()
+    before = admin.api("GET", "/v1/access")
+    who = world.person("xss-policy", "readers-of-markup")
+    lines = ["version: 1", "admins: [{group: corp/platform}]", "auditors: [{group: corp/audit}]"]
+    lines += ["accounts:"]
+    lines += [
+        f'  a{n}: {{id: "{111122220000 + n}", name: {json.dumps(text)}}}'
+        for n, text in enumerate(PAYLOADS[:100])
+    ]
+    lines += ["roles:"]
+    for n, text in enumerate(PAYLOADS[100:]):
+        described = f"description: {json.dumps(text)}, " if n % 2 else ""
+        arn = f"arn:aws:iam::{111122220000 + n}:role/R"
+        lines += [f'  r{n}: {{{described}account: a{n}, role_arn: "{arn}", unscoped: true}}']
+    lines += ["entitlements:"]
+    lines += [
+        f"  - {{role: r{n}, to: {{group: corp/readers-of-markup}}, mode: standing}}"
+        for n in range(100)
+    ]
+    try:
+        in_force = {"if-match": before.headers["etag"]}
+        text = "\n".join(lines).encode()
+        applied = admin.api("PUT", "/v1/access", content=text, headers=in_force)
+        assert applied.status_code == 200, applied.text
+        with watched(world, chromium) as page:
+            show_as(who, page)
+            page.goto(world.url + "/")
+            nothing_ran(page, "/")
+            shown = page.locator("main").inner_text()
+            expected = [PAYLOADS[100 + n] if n % 2 else PAYLOADS[n] for n in range(100)]
+            assert all(one in shown for one in expected if one == " ".join(one.split()))
+    finally:
+        restored = world.stepped_up_admin().api(
+            "PUT",
+            "/v1/access",
+            content=before.json()["text"].encode(),
+            headers={"if-match": admin.api("GET", "/v1/access").headers["etag"]},
+        )
+        assert restored.status_code == 200, restored.text
+
+
+def test_payloads_of_a_machine(world: World, chromium: Any) -> None:
+    """The same as the host name that an unknown machine claims, on the page that asks a person
+    whether to log it in."""
+    who = world.person("xss-device", "analysts")
+    with watched(world, chromium) as page:
+        show_as(who, page)
+        for text in PAYLOADS[::8]:
+            started = world.client().post(
+                "/oauth/device_authorization", data={"client_id": "broker-cli", "host_name": text}
+            )
+            assert started.status_code == 200, started.text
+            page.goto(f"{world.url}/device?user_code={started.json()['user_code']}")
+            page.locator("form[action='/device'] button").first.click()
+            page.locator("#device-host-name").wait_for()
+            nothing_ran(page, text)
+
+
+@contextmanager
+def watched(world: World, chromium: Any) -> Iterator[Any]:
+    """A page of a fresh browser, in which no dialog opened and no other host was asked."""
     context = chromium.new_context()
     loaded: list[str] = []
     context.on("request", lambda request: loaded.append(request.url))
@@ -422,31 +555,24 @@ def test_two_hundred_payloads(world: World, chromium: Any) -> None:
 
     page.on("dialog", dismiss)
     try:
-        for start in range(0, 200, 50):
-            some = PAYLOADS[start : start + 50]
-            handle = "".join(c for c in some[0] if c.isprintable())[:128]
-            who = world.sign_in(f"xss-{start}", groups=some, email=handle, name=handle)
-            pages = {"/mfa/enroll": "body"}
-            assert world.enrol(who).status_code == 200
-            pages["/"] = "main"
-            cookie = who.http.cookies["broker_session"]
-            context.add_cookies([{"name": "broker_session", "value": cookie, "url": world.url}])
-            for path in ("/", "/mfa", "/mfa/recover", "/signout", "/mfa/enroll"):
-                answer = page.goto(world.url + path)
-                assert answer is not None
-                assert answer.status == 200, path
-                assert page.evaluate("window.pwned === undefined"), path
-                foreign = "script, iframe, object, embed, base, video, math, details, style"
-                assert page.locator(foreign).count() == 0, path
-                assert page.locator("[onerror], [onload], [onfocus], [onmouseover]").count() == 0
-                assert page.locator("img[src=x], a[href^='javascript']").count() == 0
-            page.goto(world.url + "/")
-            shown = page.locator("main").inner_text()
-            assert all(one in shown for one in some if one == " ".join(one.split()))
+        yield page
     finally:
         context.close()
     assert dialogs == []
     assert {urlsplit(url).netloc for url in loaded} == {urlsplit(world.url).netloc}
+
+
+def show_as(who: Person, page: Any) -> None:
+    cookie = who.http.cookies["broker_session"]
+    page.context.add_cookies([{"name": "broker_session", "value": cookie, "url": who.world.url}])
+
+
+def nothing_ran(page: Any, where: str) -> None:
+    assert page.evaluate("window.pwned === undefined"), where
+    foreign = "script, iframe, object, embed, base, video, math, details, style"
+    assert page.locator(foreign).count() == 0, where
+    assert page.locator("[onerror], [onload], [onfocus], [onmouseover]").count() == 0, where
+    assert page.locator("img[src=x], a[href^='javascript']").count() == 0, where
 
 
 def test_payloads_in_queries(world: World, chromium: Any) -> None:

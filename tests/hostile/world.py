@@ -423,6 +423,13 @@ class World:
         self.change("UPDATE factors SET last_step = -1 WHERE principal_id = ?", who.id)
         self.change("DELETE FROM mfa_failures WHERE principal_id = ?", who.id)
 
+    def stepped_up_admin(self) -> Person:
+        """The admin, minutes later, with a second factor shown just now."""
+        self.forget_steps(self.admin)
+        shown = self.admin.api("POST", "/v1/mfa/verify", json={"code": self.admin.code()})
+        assert shown.status_code == 200, shown.text
+        return self.admin
+
     # --- looking into it ----------------------------------------------------------------
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:

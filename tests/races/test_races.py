@@ -12,7 +12,7 @@ from collections import Counter
 import httpx
 import pytest
 
-from tests.hostile.world import REDIRECT_URI, VERIFIER, Person, field_of
+from tests.hostile.world import REDIRECT_URI, VERIFIER, field_of
 from tests.races.conftest import Arena, Ask
 
 pytestmark = pytest.mark.timeout(7200)
@@ -29,14 +29,6 @@ def types(arena: Arena, after: int) -> Counter[str]:
 
 def form_ask(path: str, **fields: str) -> Ask:
     return Ask("POST", path, options={"data": {"client_id": "broker-cli", **fields}})
-
-
-def stepped_up(arena: Arena) -> Person:
-    """The admin, minutes later, with a second factor shown just now."""
-    admin = arena.world.admin
-    arena.world.forget_steps(admin)
-    assert admin.api("POST", "/v1/mfa/verify", json={"code": admin.code()}).status_code == 200
-    return admin
 
 
 def test_totp_step(arena: Arena) -> None:
@@ -173,7 +165,7 @@ def test_enrolment_code(arena: Arena) -> None:
     for number in range(arena.rounds):
         subject = f"race-enrolment-{number}"
         browsers = [arena.world.sign_in(subject, groups=["platform"]) for _ in range(2)]
-        admin = stepped_up(arena)
+        admin = arena.world.stepped_up_admin()
         made = admin.api("POST", "/v1/enrolment-codes", json={"principal": browsers[0].id})
         assert made.status_code == 201, made.text
         asks = []
@@ -201,7 +193,7 @@ def test_enrolment_code(arena: Arena) -> None:
 
 def test_policy_apply(arena: Arena) -> None:
     """Everybody applies their own change to the same version: one is applied, and recorded."""
-    admin = stepped_up(arena)
+    admin = arena.world.stepped_up_admin()
     for turn in range(arena.rounds):
         current = admin.api("GET", "/v1/access")
         assert current.status_code == 200
@@ -231,7 +223,7 @@ def test_grant_revoked_during_issuance(arena: Arena) -> None:
     bob = arena.world.resident("race-grant")
     issued = withheld = 0
     for _ in range(arena.rounds):
-        admin = stepped_up(arena)
+        admin = arena.world.stepped_up_admin()
         given = admin.api(
             "POST",
             "/v1/grants",
