@@ -1,9 +1,10 @@
 # Every target does its own set-up: Python >= 3.11 and make are all it takes.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := -m pip --disable-pip-version-check --quiet install --require-hashes --no-deps
+INSTALL := --disable-pip-version-check --quiet install --require-hashes --no-deps
+PIP := -m pip $(INSTALL)
 
-.PHONY: help setup demo dev test check lint types contracts format bench lock clean witnesses docs reference screenshots
+.PHONY: help setup demo dev test check lint types contracts format bench lock clean witnesses dist sbom audit licences docs reference screenshots
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -28,6 +29,18 @@ help:  ## list the targets
 	.venv-canaille/bin/python $(PIP) -r requirements/canaille.txt
 	@touch $@
 
+# What hatchling builds with, and nothing else.
+.venv-build/ready: requirements/build.txt
+	$(PYTHON) -m venv --clear .venv-build
+	.venv-build/bin/python $(PIP) -r requirements/build.txt
+	@touch $@
+
+# The server's packages and nothing else, no installer either: what the image holds.
+.venv-server/ready: .venv/ready requirements/image.txt
+	$(PYTHON) -m venv --clear --without-pip .venv-server
+	$(BIN)/python -m pip --python .venv-server/bin/python $(INSTALL) -r requirements/image.txt
+	@touch $@
+
 setup: .venv/ready  ## create .venv with hash-checked dependencies
 
 witnesses: .venv-awscli/ready .venv-canaille/ready  ## the environments of stock AWS clients and canaille
@@ -45,6 +58,7 @@ lint: setup  ## formatting and lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/zizmor --offline --no-progress --quiet .github/workflows
 
 types: setup  ## mypy --strict
 	$(BIN)/mypy
@@ -61,7 +75,10 @@ reference: setup  ## write docs/reference from the code
 screenshots: setup  ## take docs/assets/*.png of the running product anew
 	$(BIN)/python -m tools.screenshots
 
-check: lint types contracts docs test  ## what .ci/run calls
+licences: setup  ## every package in the image is under a licence that we may ship
+	$(BIN)/python -m tools.licences
+
+check: lint types contracts licences docs test  ## what .ci/run calls
 
 format: setup  ## rewrite in the project's style
 	$(BIN)/ruff check --fix-only --quiet .
@@ -69,6 +86,25 @@ format: setup  ## rewrite in the project's style
 
 bench: setup  ## every benchmark, each ending with one JSON line
 	@set -e; for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script $(BENCH_FLAGS); done
+
+# From the commit and not from the folder, with the commit's time: the same bytes wherever it runs.
+dist: .venv-build/ready  ## wheel and sdist of the commit, and their digests
+	rm -rf dist/source dist/credential_broker-*
+	mkdir -p dist/source
+	git archive HEAD | tar -x -C dist/source
+	cd dist/source && SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
+		../../.venv-build/bin/python -m hatchling build -t sdist -t wheel -d ..
+	rm -rf dist/source
+	cd dist && sha256sum credential_broker-* > SHA256SUMS
+
+sbom: setup dist .venv-server/ready  ## dist/broker.cdx.json: what the server is made of (CycloneDX)
+	$(BIN)/python -m pip --python .venv-server/bin/python --disable-pip-version-check --quiet \
+		install --no-index --no-deps --force-reinstall dist/credential_broker-*.whl
+	$(BIN)/python -m tools.sbom .venv-server/bin/python dist/broker.cdx.json
+
+audit: setup  ## known vulnerabilities in what is shipped; asks a service on the network
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
+		-r requirements/image.txt -r requirements/client.txt -r requirements/build.txt
 
 UV_COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links
@@ -82,4 +118,4 @@ lock:  ## renew the pins (needs uv on PATH; add ARGS=--upgrade for newer release
 	$(UV_COMPILE) $(ARGS) requirements/canaille.in -o requirements/canaille.txt
 
 clean:  ## remove the environments and caches
-	rm -rf .venv .venv-awscli .venv-canaille .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf .venv .venv-awscli .venv-canaille .venv-build .venv-server .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -7,7 +7,6 @@ environment that runs the tests, which has the same pins: these files and no oth
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
 from dataclasses import dataclass, field
@@ -16,15 +15,9 @@ from pathlib import Path
 
 from tests.image.dockerfile import ROOT, Instruction, Stage, sent
 from tests.image.sandbox import SITE, Sandbox
+from tools.pinned import pinned
 
 BUILD_PATH = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/"}
-
-
-def pins(requirements: Path) -> dict[str, str]:
-    """Name and version of what a file pins, for this interpreter and platform."""
-    found = re.findall(r"^([\w.-]+)==([^\s;]+)( ; [^\\]+)?", requirements.read_text(), re.MULTILINE)
-    # The files' markers tell Windows and other interpreters alone.
-    return {name: version for name, version, marker in found if "win32" not in marker}
 
 
 @dataclass(slots=True)
@@ -80,7 +73,7 @@ class Replay:
             assert self.downloaded[words[words.index("--find-links") + 1]] == requirements
             python = self.sandbox.inside(words[words.index("--python") + 1])
             (site,) = python.parent.parent.glob("lib/python3.*/site-packages")
-            lay_out(pins(self.sandbox.inside(self.folder) / requirements), site)
+            lay_out(pinned(self.sandbox.inside(self.folder) / requirements), site)
 
 
 def lay_out(wanted: dict[str, str], site: Path) -> None:

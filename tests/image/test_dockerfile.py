@@ -17,8 +17,9 @@ import broker
 from tests.e2e.processes import Process, answers, free_port, until
 from tests.image import sandbox
 from tests.image.dockerfile import ROOT, Stage, sent, stages
-from tests.image.replay import Replay, pins
+from tests.image.replay import Replay
 from tests.image.sandbox import UID, Sandbox
+from tools.pinned import pinned
 
 TEXT = (ROOT / "Dockerfile").read_text("utf-8")
 ARGUMENTS, STAGES = stages(TEXT)
@@ -81,8 +82,8 @@ def _sources(copy) -> list[str]:
 
 @pytest.mark.parametrize("file", PINS, ids=lambda file: file.stem)
 def test_what_is_installed_is_what_was_tested(file: Path) -> None:
-    tested = pins(ROOT / "requirements" / "dev.txt")
-    assert pins(file).items() <= tested.items()
+    tested = pinned(ROOT / "requirements" / "dev.txt")
+    assert pinned(file).items() <= tested.items()
 
 
 @pytest.fixture(scope="module")
