@@ -503,8 +503,8 @@ def test_payloads_in_the_policy(world: World, chromium: Any) -> None:
     ]
     try:
         in_force = {"if-match": before.headers["etag"]}
-        text = "\n".join(lines).encode()
-        applied = admin.api("PUT", "/v1/access", content=text, headers=in_force)
+        content = "\n".join(lines).encode()
+        applied = admin.api("PUT", "/v1/access", content=content, headers=in_force)
         assert applied.status_code == 200, applied.text
         with watched(world, chromium) as page:
             show_as(who, page)
