@@ -35,6 +35,7 @@ from broker.adapters.trace_context import TraceContext, traceparent
 Attribute = str | int | bool | None
 # At the end of the process: what a collector that is out may cost.
 _FLUSH_SECONDS = 5.0
+_POLL_SECONDS = 0.02
 _SERVER_FAULT = 500
 
 
@@ -75,7 +76,7 @@ class Tracing:
         certificate authority, time-outs) comes from the standard OTEL_EXPORTER_OTLP_* variables,
         and names of the resource from OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES.
         """
-        exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
+        self._exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
         self._provider = TracerProvider(
             # Sampling is decided before a span is made.
             sampler=ALWAYS_ON,
@@ -84,7 +85,7 @@ class Tracing:
             meter_provider=NoOpMeterProvider(),
         )
         self._provider.add_span_processor(
-            BatchSpanProcessor(exporter, meter_provider=NoOpMeterProvider())
+            BatchSpanProcessor(self._exporter, meter_provider=NoOpMeterProvider())
         )
         self._tracer = self._provider.get_tracer("broker", __version__)
         self._sampling = sampling
@@ -100,19 +101,16 @@ class Tracing:
 
     async def aclose(self) -> None:
         """Send what waits, for `_FLUSH_SECONDS` at most."""
-        loop, done = asyncio.get_running_loop(), asyncio.Event()
-
-        def shut_down() -> None:
-            self._provider.shutdown()
-            loop.call_soon_threadsafe(done.set)
-
         # A thread of our own: the end of the process waits for an executor's, and not for this.
-        threading.Thread(target=shut_down, name="traces-flush", daemon=True).start()
-        try:
-            async with asyncio.timeout(_FLUSH_SECONDS):
-                await done.wait()
-        except TimeoutError:
-            return
+        flush = threading.Thread(target=self._provider.shutdown, name="traces-flush", daemon=True)
+        flush.start()
+        deadline = time.monotonic() + _FLUSH_SECONDS
+        while flush.is_alive():
+            if time.monotonic() > deadline:
+                # No further try; the spans are lost.
+                self._exporter.shutdown()  # type: ignore[no-untyped-call]  # the SDK leaves it so
+                return
+            await asyncio.sleep(_POLL_SECONDS)
 
 
 class RequestTrace:
