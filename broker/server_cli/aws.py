@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.write("".join(file.text for file in files))
     else:
         _write(files, arguments.output)
-    _tell(setup)
+    _tell(setup, files)
     return 0
 
 
@@ -214,7 +214,7 @@ def _write(files: list[_File], directory: Path) -> None:
         note(str(path))
 
 
-def _tell(setup: AwsSetup) -> None:
+def _tell(setup: AwsSetup, files: list[_File]) -> None:
     """On stderr, so that the output stays the code."""
     if setup.left_out:
         note(
@@ -223,6 +223,12 @@ def _tell(setup: AwsSetup) -> None:
         )
     for text in setup.notes:
         note(f"broker: {text}")
+    for file in files:
+        if file.name == cloudformation.FILE and len(file.text) > cloudformation.MAX_DIRECT:
+            note(
+                f"broker: the template for {file.account} is over {cloudformation.MAX_DIRECT} "
+                "bytes: CloudFormation takes it from S3 alone (`deploy --s3-bucket`)"
+            )
     if len(setup.accounts) > 1:
         order = ", ".join(account.id for account in setup.accounts)
         note(f"broker: apply them in this order: {order}")

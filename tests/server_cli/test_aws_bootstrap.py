@@ -8,11 +8,13 @@ import subprocess
 import sys
 import warnings
 from dataclasses import dataclass, replace
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
 from cfnlint.api import lint_all
 
+from broker import entry
 from broker.access.session_policy import compact
 from broker.adapters.parliament import analyse
 from broker.server_cli import main
@@ -428,6 +430,8 @@ def test_more_roles_than_one_policy_names(bootstrap) -> None:
             for arn in one["Resource"]
         ]
         assert len(set(named)) == len(named) == 12
+    long = bootstrap(many(22), "--hub-trust", "ec2", "--format", "cloudformation")
+    assert "over 51200 bytes: CloudFormation takes it from S3 alone" in long.err
     refused = bootstrap(many(60), "--hub-trust", "ec2")
     assert refused.code == 1
     assert "AWS attaches 10 to a role" in refused.err
@@ -520,6 +524,24 @@ def test_what_is_told_beside_the_code(bootstrap) -> None:
     assert done.code == 0
     assert "left out, since they are not in partition aws: behind, admin" in done.err
     assert [role.name for role in from_terraform(done.out)] == ["BrokerHub", "Reader"]
+
+
+def test_where_the_access_policy_comes_from(bootstrap, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(RICH.encode())))
+    assert bootstrap(RICH, *EC2, "--policy", "-", "--format", "json").code == 0
+    for words, says in (
+        (["--policy", "nowhere.yaml"], "nowhere.yaml can't be read"),
+        ([], "name the access policy (--policy FILE), or the settings (--config FILE)"),
+        (["--config", "nowhere.toml"], "nowhere.toml"),
+    ):
+        assert main(["aws", "bootstrap", *EC2, *words]) == 1
+        assert says in capsys.readouterr().err
+
+
+def test_the_light_client_says_what_it_needs(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(entry, "_installed", lambda packages: False)
+    assert entry.main(["aws", "bootstrap", "--policy", "access.yaml"]) == 2
+    assert "pip install 'credential-broker[server]'" in capsys.readouterr().err
 
 
 def test_the_same_input_gives_the_same_bytes(bootstrap) -> None:

@@ -13,6 +13,7 @@ from broker.issuance.aws_setup import AccountSetup, IamRole
 from broker.server_cli.aws_formats.quoting import comment, identifier, quoted
 
 FILE = "broker.yaml"
+MAX_DIRECT = 51_200  # bytes of a template in the request itself (CloudFormation quotas)
 
 _BARE = re.compile(r"[A-Za-z][A-Za-z0-9:]*", re.ASCII)
 # YAML 1.1 reads these as true, false or nothing.
