@@ -69,8 +69,9 @@ contracts: setup  ## the layers of docs/architecture.md
 docs: setup  ## the documents as a site, strictly: every link and anchor
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
 
-reference: setup  ## write docs/reference from the code
+reference: setup  ## write docs/reference and the chart's schema and values from the code
 	$(BIN)/python -m tools.reference
+	$(BIN)/python -m tools.chart
 
 screenshots: setup  ## take docs/assets/*.png of the running product anew
 	$(BIN)/python -m tools.screenshots
