@@ -161,7 +161,7 @@ class RequestTrace:
         if route is not None:
             self._span.update_name(f"{self._method} {route}")
             self._span.set_attribute("http.route", route)
-        self._span.set_attribute("http.response.status_code", status)
+        self._span.set_attribute("http.response.status_code", int(status))
         if status >= _SERVER_FAULT:
             self._span.set_status(api.StatusCode.ERROR)
         self._span.end(self._at(time.perf_counter()))
