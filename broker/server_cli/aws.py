@@ -18,14 +18,15 @@ from broker.access.finding import PolicyRefused
 from broker.access.parse import parse_policy
 from broker.access.policy import AccessPolicy
 from broker.access.versions import StoredPolicy, with_external_ids
+from broker.adapters.migrations import check_schema
 from broker.adapters.store.access import SqlAccessStore
-from broker.adapters.store.engine import Database
 from broker.cli.paths import write_private
 from broker.cli.terminal import clean, note
-from broker.errors import Conflict, StartupError
+from broker.errors import AuditUnavailable, Conflict, StartupError
 from broker.issuance.aws_setup import AccountSetup, AwsSetup, aws_setup
 from broker.server_cli.aws_formats import cloudformation, plain_json, terraform
 from broker.server_cli.aws_options import add_extras, add_hub, add_what, choices_of, hub_of
+from broker.server_cli.checks.database import open_existing
 from broker.server_cli.configuration import find_config
 from broker.settings import load
 
@@ -137,9 +138,12 @@ def _in_force(config: Path | None) -> StoredPolicy:
 
 
 async def _stored(url: str) -> StoredPolicy | None:
-    database = Database.open(url, pool_size=1)
+    database = open_existing(url)
     try:
+        await check_schema(database)
         return await SqlAccessStore(database).current_policy()
+    except AuditUnavailable as out:
+        raise StartupError(f"the database can't be reached: {out.log_detail}") from out
     finally:
         await database.aclose()
 

@@ -18,6 +18,7 @@ from broker import entry
 from broker.access.session_policy import compact
 from broker.adapters.parliament import analyse
 from broker.server_cli import main
+from tests.e2e.processes import free_port
 from tests.server_cli.aws_code import (
     Document,
     Written,
@@ -529,13 +530,24 @@ def test_what_is_told_beside_the_code(bootstrap) -> None:
 def test_where_the_access_policy_comes_from(bootstrap, monkeypatch, capsys) -> None:
     monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(RICH.encode())))
     assert bootstrap(RICH, *EC2, "--policy", "-", "--format", "json").code == 0
+    Path("empty.db").touch(0o600)
+    for name, url in (
+        ("no-database", "sqlite+aiosqlite:///gone.db"),
+        ("no-tables", "sqlite+aiosqlite:///empty.db"),
+        ("out", f"postgresql+asyncpg://broker@127.0.0.1:{free_port()}/broker"),
+    ):
+        Path(f"{name}.toml").write_text(f'[database]\nurl = "{url}"\n')
     for words, says in (
         (["--policy", "nowhere.yaml"], "nowhere.yaml can't be read"),
         ([], "name the access policy (--policy FILE), or the settings (--config FILE)"),
         (["--config", "nowhere.toml"], "nowhere.toml"),
+        (["--config", "no-database.toml"], "there is no database file gone.db"),
+        (["--config", "no-tables.toml"], "broker migrate"),
+        (["--config", "out.toml"], "the database can't be reached"),
     ):
         assert main(["aws", "bootstrap", *EC2, *words]) == 1
         assert says in capsys.readouterr().err
+    assert not Path("gone.db").exists()
 
 
 def test_the_light_client_says_what_it_needs(monkeypatch, capsys) -> None:

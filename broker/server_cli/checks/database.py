@@ -37,7 +37,7 @@ async def database_checks(settings: Settings, stored: Stored) -> list[Check]:
     """Creates nothing: a SQLite file that is not there is a finding."""
     url = settings.database.url.get_secret_value()
     try:
-        database = _open(url)
+        database = open_existing(url)
     except StartupError as fault:
         return [fail("database", str(fault), "correct [database] url, or run `broker migrate`")]
     try:
@@ -51,7 +51,8 @@ async def _close(database: Database) -> list[Check]:
     return []
 
 
-def _open(url: str) -> Database:
+def open_existing(url: str) -> Database:
+    """Raises StartupError for a SQLite file that is not there, which connecting would create."""
     if url.startswith("sqlite"):
         file = Path(url.partition(":///")[2].partition("?")[0])
         if not file.exists():
