@@ -5,14 +5,15 @@ and how large a request's head and a request in all may be. uvicorn has a limit
 for none of these: one anonymous connection could stay for ever, or send headers
 until the memory is full. Does not own: limits on bodies by route
 (`web.middleware`), nor how many connections there may be (the operating
-system's).
+system's), nor when the process drains (`server`).
 """
 
 from __future__ import annotations
 
 import asyncio
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
 # The longest honest head: a CI token, cookies and a redirect's query. Proxies' usual limit.
 MAX_HEAD_BYTES = 64 * 1024
@@ -29,8 +30,32 @@ _HEAD_TOO_LARGE = (
 )
 
 
+class Connections(ServerState):
+    """What the connections of a server share. Once `draining`, each gives one more answer at most,
+    which says that it is the last.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draining = False
+
+    def drain(self) -> None:
+        """Also those that answer now, and those that come from now on."""
+        self.draining = True
+        for connection in self.connections:
+            if isinstance(connection, BoundedHttp):
+                connection.end_after_this()
+
+    @property
+    def idle(self) -> bool:
+        """Whether some connection has nothing to answer."""
+        return any(isinstance(one, BoundedHttp) and one.idle for one in self.connections)
+
+
 class BoundedHttp(HttpToolsProtocol):
     """One connection. The limits are attributes, so that a test can have shorter ones."""
+
+    server_state: Connections
 
     request_seconds = REQUEST_SECONDS
     stalled_seconds = ANSWER_STALLED_SECONDS
@@ -80,6 +105,8 @@ class BoundedHttp(HttpToolsProtocol):
             self._refuse_head()
         else:
             super().on_headers_complete()
+            if self.server_state.draining:
+                self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         if not self._refused:
@@ -101,6 +128,17 @@ class BoundedHttp(HttpToolsProtocol):
     def resume_writing(self) -> None:
         self._forget_stalled()
         super().resume_writing()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing was asked that is not answered."""
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn's type leaves None out
+        return cycle is None or cycle.response_complete
+
+    def end_after_this(self) -> None:
+        """The answer that is being made is the connection's last."""
+        if not self.idle:
+            self.cycle.keep_alive = False
 
     def _await_request(self) -> None:
         if self._awaited is None:

@@ -7,8 +7,10 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
+from types import FrameType
 
 import structlog
 import uvicorn
@@ -19,7 +21,7 @@ from broker.app import create_app
 from broker.errors import StartupError
 from broker.server_cli import add_config_option
 from broker.server_cli.configuration import load_settings
-from broker.server_cli.http_protocol import BoundedHttp
+from broker.server_cli.http_protocol import BoundedHttp, Connections
 from broker.settings import Settings
 from broker.web import metrics
 
@@ -28,6 +30,8 @@ _log = structlog.get_logger()
 # Requests in flight at SIGTERM may wait for STS (5 s a try) and for the log; orchestrators
 # commonly kill after 30 s.
 _DRAIN_SECONDS = 25
+# A connection that was kept open may have a request under way to us: it gets its answer.
+_LINGER_SECONDS = 1.0
 _BACKLOG = 2048
 
 
@@ -59,16 +63,71 @@ async def _serve_until_signalled(settings: Settings, *, accept_rollback: bool) -
         await finished
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, with an event for the moment it listens."""
+def _ignore() -> None:
+    pass
 
-    def __init__(self, config: uvicorn.Config) -> None:
+
+class _Server(uvicorn.Server):
+    """uvicorn, with an event for the moment it listens, and an end that loses no request.
+
+    It ends in this order. `on_drain` tells /readyz, and from then on every answer says that its
+    connection closes. After SIGTERM it goes on accepting for `drain_seconds`, until whoever sends
+    requests has noticed. Then it takes what waits to be accepted, and listens no more. Whatever is
+    under way is answered, for _DRAIN_SECONDS at most. A second signal cuts the waiting short.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        drain_seconds: float = 0.0,
+        on_drain: Callable[[], None] = _ignore,
+    ) -> None:
         super().__init__(config)
+        self.server_state: Connections = Connections()
         self.listening = asyncio.Event()
+        self._drain_seconds = drain_seconds
+        self._on_drain = on_drain
+        self._hurried = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         self.listening.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_drain()
+        self.server_state.drain()
+        if signal.SIGTERM in self._captured_signals:
+            await self._hurried_within(self._drain_seconds)
+        await self._stop_listening(sockets or [])
+        deadline = asyncio.get_running_loop().time() + _LINGER_SECONDS
+        while self.server_state.idle and asyncio.get_running_loop().time() < deadline:
+            if await self._hurried_within(0.02):
+                break
+        await super().shutdown(sockets=sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            self._hurried.set()
+        super().handle_exit(sig, frame)
+
+    async def _hurried_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurried.wait()
+        return self._hurried.is_set()
+
+    async def _stop_listening(self, sockets: Sequence[socket.socket]) -> None:
+        """Closing the socket would reset what the kernel has accepted and we have not."""
+        accepted = [connection for one in sockets for connection in _accept_all(one)]
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        for connection in accepted:
+            await loop.connect_accepted_socket(self._new_protocol, connection)
+
+    def _new_protocol(self) -> BoundedHttp:
+        return BoundedHttp(self.config, self.server_state, self.lifespan.state)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -96,7 +155,11 @@ async def serving(
     uvicorn, which would hide its one plain line behind a traceback.
     """
     app = create_app(settings, accept_rollback=accept_rollback)
-    server = _Server(_uvicorn_config(app))
+    server = _Server(
+        _uvicorn_config(app),
+        drain_seconds=settings.server.drain_seconds,
+        on_drain=partial(setattr, app.state, "draining", True),
+    )
     async with app.router.lifespan_context(app), _serving_metrics(app, settings):
         bound = _bind(settings.server.host, settings.server.port)
         task = asyncio.create_task(server.serve(sockets=[bound]))
@@ -147,6 +210,19 @@ def _bind(host: str, port: int) -> socket.socket:
         return socket.create_server(address, family=family, backlog=_BACKLOG)
     except OSError as fault:
         raise StartupError(f"can't listen on {host} port {port}: {fault.strerror}") from None
+
+
+def _accept_all(listening: socket.socket) -> Iterator[socket.socket]:
+    while True:
+        try:
+            connection, _ = listening.accept()
+        except BlockingIOError:
+            return
+        except OSError as fault:  # reset before it was accepted, or no descriptor left
+            _log.warning("a connection was not accepted", detail=fault.strerror)
+            return
+        connection.setblocking(False)
+        yield connection
 
 
 def _uvicorn_config(app: object) -> uvicorn.Config:

@@ -30,9 +30,12 @@ async def healthz() -> Health:
 @router.get("/readyz", responses={503: {"description": "Nothing can be issued now"}})
 async def readyz(request: Request) -> Response:
     """The database answers with the schema this version needs; the cause of a no is in the log.
-    `degraded` names the providers and partitions of AWS that can't be reached: no reason to take
-    the process out, as all others are served.
+    `degraded` names the providers and partitions of AWS that can't be reached, and the log's
+    copies and sinks that are behind: no reason to take the process out, as everybody is served.
+    `draining`: it is about to stop.
     """
+    if request.app.state.draining:
+        return json_response({"status": "unavailable", "detail": "draining"}, status=503)
     try:
         await parts_of(request).ready()
     except StartupError as fault:

@@ -7,6 +7,7 @@ process of its own with its own environment, working folder and output; with a c
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -89,7 +90,8 @@ class Prefork:
             self._child.stdin.write(json.dumps(order).encode() + b"\n")
             self._child.stdin.flush()
             with self._news:
-                assert self._news.wait_for(lambda: bool(self._started), PATIENCE), "no fork came"
+                self._news.wait_for(lambda: self._started or not self._reader.is_alive(), PATIENCE)
+                assert self._started, "no fork came; what went wrong stands on stderr"
                 fork = Fork(self._started.pop(), log)
                 self._forks[fork.pid] = fork
                 self._news.notify_all()
@@ -97,7 +99,8 @@ class Prefork:
 
     def close(self) -> None:
         assert self._child.stdin is not None
-        self._child.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._child.stdin.close()
         self._child.wait(PATIENCE)
         self._reader.join()
         assert self._child.stdout is not None

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+import pytest
+
 from broker.devstack.aws import Fault
 from tests.faults.invariants import Outside
 from tests.faults.load import Load
@@ -89,6 +91,7 @@ async def serve_again(world: World) -> None:
                 assert await world.ask(client, f"http://127.0.0.1:{port}", person) == 200
 
 
+@pytest.mark.timeout(600)
 async def test_a_process_killed_at_any_step_loses_and_gives_out_nothing(
     world: World, outside: Outside
 ) -> None:

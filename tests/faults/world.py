@@ -27,13 +27,31 @@ from broker.audit.record import EventType
 from broker.devstack.aws import AwsStandIn, seed_demo
 from tests.e2e.processes import free_port
 from tests.faults.prefork import PATIENCE, Fork, Prefork
-from tests.hostile.world import POLICY, Liar
+from tests.hostile.world import Liar
 from tests.store.stores import Stores, event
 
 SERVERS = 3
 ORIGIN = "broker.test"
 # A caller waits for the journal (5 s), STS (12 s) and the journal once more.
 ASKING = aiohttp.ClientTimeout(total=60)
+POLICY = """\
+version: 1
+accounts:
+  prod: {{id: "111122223333", name: Production, region: us-east-1}}
+admins: [{{group: corp/platform}}]
+roles:
+  data-reader:
+    account: prod
+    role_arn: {role}
+    external_id: {external_id}
+    role_maximum: 4h
+    max_grant: 24h
+    session_policy:
+      Version: "2012-10-17"
+      Statement: [{{Effect: Allow, Action: ["s3:GetObject"], Resource: "arn:aws:s3:::reports/*"}}]
+entitlements:
+  - {{role: data-reader, to: {{group: corp/analysts}}, mode: standing, max_duration: 2h}}
+"""
 _SECRETS = ("secret_access_key", "session_token")
 
 
@@ -63,7 +81,7 @@ class Given:
 
     @property
     def asked(self) -> int:
-        return len(self.issued) + self.refused.total() + self.unanswered
+        return len(self.issued) + self.refreshed + self.refused.total() + self.unanswered
 
 
 class World:
@@ -118,27 +136,29 @@ class World:
             crash=crash,
         )
         self.servers[port] = fork
-        await self.wait_until_ready(port)
+        await self._wait_until_ready(port)
+        # With a crash point, it may have passed that at the start.
+        assert fork.alive or crash is not None, fork.output()
         return fork
 
     async def start_servers(self) -> None:
         await asyncio.gather(*(self.start(port) for port in self.ports))
 
-    async def wait_until_ready(self, port: int) -> None:
+    async def _wait_until_ready(self, port: int) -> None:
         fork = self.servers[port]
         async with asyncio.timeout(PATIENCE), self.client() as client:
-            while await self.readiness(client, port) != 200:
-                if not fork.alive:
-                    # A point that is passed at the start: it did what it should.
-                    return
+            while await self._starting(fork, client, port):  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.02)
 
-    async def readiness(self, client: aiohttp.ClientSession, port: int) -> int:
+    @staticmethod
+    async def _starting(fork: Fork, client: aiohttp.ClientSession, port: int) -> bool:
+        if not fork.alive:
+            return False
         try:
             async with client.get(f"http://127.0.0.1:{port}/readyz") as answer:
-                return answer.status
+                return answer.status != 200
         except aiohttp.ClientError:
-            return 0
+            return True
 
     async def stop(self, port: int, number: int) -> int:
         fork = self.servers.pop(port)
@@ -155,9 +175,7 @@ class World:
     # --- people -----------------------------------------------------------------------------
 
     async def _populate(self, stores: Stores, count: int) -> None:
-        text = POLICY.format(
-            data_reader=self.demo.data_reader_arn, external_id=self.demo.external_id
-        ).replace("role_maximum: 4h", "role_maximum: 4h\n    max_grant: 24h", 1)
+        text = POLICY.format(role=self.demo.data_reader_arn, external_id=self.demo.external_id)
         await stores.access.apply_policy(
             NewPolicy(text, frozenset(), frozenset()),
             expected=0,
@@ -217,12 +235,14 @@ class World:
             ) as answer:
                 body = await answer.json()
         except (aiohttp.ClientError, TimeoutError):
+            self.given.unanswered += 1
             return False
         if answer.status == 200:
             who.access = body["access_token"]
             who.refresh.append(body["refresh_token"])
             self.given.refreshed += 1
             return True
+        self.given.refused[f"{answer.status} {body['error']}"] += 1
         if answer.status == 400:
             who.ended = str(body)
         return False

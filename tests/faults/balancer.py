@@ -1,0 +1,104 @@
+"""A plain TCP balancer: bytes in, bytes out, each connection to the next server in turn.
+
+Owns the choice of a server. It knows nothing of HTTP on the connections that it passes on. By
+default it takes the next server where one refuses the connection, as balancers do; with `probing`
+it goes by /readyz alone, and what is refused then is the client's error. Threads and blocking
+sockets: nothing of it hangs on the tests' event loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import select
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+PROBE_EVERY = 0.2  # seconds
+_LOOK_UP_EVERY = 0.2
+
+
+class Balancer:
+    """Use `running`."""
+
+    def __init__(self, ports: Sequence[int], *, probing: bool = False) -> None:
+        self._ports = list(ports)
+        self._unready: set[int] = set()
+        self._probing = probing
+        self._turn = 0
+        self._over = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._listener.settimeout(_LOOK_UP_EVERY)
+        self._connections: list[threading.Thread] = []
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        threads = [threading.Thread(target=self._accept)]
+        if self._probing:
+            threads.append(threading.Thread(target=self._probe))
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            for thread in (*threads, *self._connections):
+                thread.join()
+            self._listener.close()
+
+    def takes(self, port: int) -> bool:
+        """Whether new connections go there."""
+        return port not in self._unready
+
+    def _probe(self) -> None:
+        while not self._over.wait(PROBE_EVERY):
+            for port in self._ports:
+                (self._unready.discard if _is_ready(port) else self._unready.add)(port)
+
+    def _accept(self) -> None:
+        while not self._over.is_set():
+            try:
+                client, _ = self._listener.accept()
+            except TimeoutError:
+                continue
+            client.settimeout(None)
+            thread = threading.Thread(target=self._pass_on, args=(client,))
+            thread.start()
+            self._connections.append(thread)
+
+    def _connect(self) -> socket.socket | None:
+        self._turn += 1
+        candidates = [port for port in self._ports if self.takes(port)]
+        for attempt in range(1 if self._probing else len(candidates)):
+            port = candidates[(self._turn + attempt) % len(candidates)]
+            with contextlib.suppress(ConnectionError):
+                return socket.create_connection(("127.0.0.1", port))
+        return None
+
+    def _pass_on(self, client: socket.socket) -> None:
+        with client:
+            server = self._connect()
+            if server is None:
+                return
+            with server, contextlib.suppress(ConnectionError):
+                other = {client: server, server: client}
+                while not self._over.is_set():
+                    for source in select.select([client, server], [], [], _LOOK_UP_EVERY)[0]:
+                        data = source.recv(65536)
+                        if not data:
+                            return
+                        other[source].sendall(data)
+
+
+def _is_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
