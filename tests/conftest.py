@@ -104,7 +104,7 @@ def _start_postgresql(folder: Path) -> Any:
         return pgserver.get_server(folder / "data", cleanup_mode="stop")
 
 
-def _roomy_memory() -> str | None:
+def roomy_memory() -> str | None:
     """A folder in memory with a gigabyte to spare, where the system has one: disks are slow."""
     shared = Path("/dev/shm")
     if shared.is_dir() and os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > 2**30:
@@ -116,7 +116,7 @@ def _roomy_memory() -> str | None:
 def postgresql() -> Iterator[PostgresCluster]:
     """The PostgreSQL server of this process, stopped at the end."""
     # Not under the home folder: as root, pgserver opens the parents of its data to all.
-    folder = Path(tempfile.mkdtemp(prefix="broker-pg-", dir=_roomy_memory()))
+    folder = Path(tempfile.mkdtemp(prefix="broker-pg-", dir=roomy_memory()))
     try:
         try:
             server = _start_postgresql(folder)

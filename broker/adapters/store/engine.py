@@ -26,7 +26,7 @@ from typing import Any, Literal, cast
 import asyncpg
 from sqlalchemy import URL, event, func, make_url, select
 from sqlalchemy import exc as sa_exc
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, ExceptionContext
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import (
@@ -57,6 +57,18 @@ _IDLE_BEFORE_PING = 10.0
 # connection, transaction state (a read-only standby), authorisation, no such database,
 # rollback (deadlock), resources, lock time-out, operator intervention, system, internal.
 _OUT = frozenset({"08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX"})
+
+# SQLite's primary result codes that condemn the connection and not the statement. One that could
+# not be opened for writing, for a moment, is read-only for good, and says so only when it writes.
+_SQLITE_BROKEN = frozenset(
+    {
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
 
 
 class Database:
@@ -354,6 +366,7 @@ def _sqlite_engine(url: URL, patience: float, pool: Mapping[str, Any]) -> AsyncE
     )
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_immediate)
+    event.listen(engine.sync_engine, "handle_error", _drop_broken)
     return engine
 
 
@@ -368,6 +381,13 @@ def _prepare_sqlite(dbapi_connection: DBAPIConnection, _record: ConnectionPoolEn
         dbapi_connection.close()
         raise
     cursor.close()
+
+
+def _drop_broken(context: ExceptionContext) -> None:
+    """So that SQLite heals: the pool replaces a connection that is no good any more."""
+    code = getattr(context.original_exception, "sqlite_errorcode", 0)
+    if code & 0xFF in _SQLITE_BROKEN:
+        context.is_disconnect = True
 
 
 def _begin_immediate(conn: Connection) -> None:
