@@ -17,7 +17,8 @@ from broker.adapters.sealing import FileKeyRing
 from broker.adapters.signing import SigningKeys
 from tests.conftest import PostgresCluster
 from tests.e2e.processes import Process, answers, free_port, until
-from tests.helm.rendering import Document, Rendered
+from tests.helm.conftest import values_of
+from tests.helm.rendering import Document, Job, Rendered, render
 from tests.helm.test_objects import environment, secret_files
 
 # Both in one process: starting it is most of the cost. What a container's environment, arguments
@@ -51,19 +52,21 @@ def up(process: Process, address: str) -> bool:
 
 
 def test_migration_and_server_run_as_the_chart_says(
-    renders: Mapping[str, Rendered], postgresql: PostgresCluster, tmp_path: Path
+    postgresql: PostgresCluster, tmp_path: Path
 ) -> None:
-    rendered = renders["minimal"]
+    database = f"chart_{uuid.uuid4().hex}"
+    # Roles are the cluster's, which other tests use too.
+    role = f"app_{database}"
+    (rendered,) = render([Job(values_of("minimal") | {"migration": {"appRole": role}})])
     job, server = rendered.of("Job")["spec"]["template"], rendered.of("Deployment")
     server_pod = server["spec"]["template"]
     FileKeyRing.create(tmp_path / "sealing")
     SigningKeys.create(tmp_path / "signing", "broker.example.com")
     keys = {name: (tmp_path / name).read_text() for name in ("sealing", "signing")}
-    database = f"chart_{uuid.uuid4().hex}"
-    postgresql.execute("CREATE ROLE broker LOGIN", f"CREATE DATABASE {database}")
+    postgresql.execute(f"CREATE ROLE {role} LOGIN", f"CREATE DATABASE {database}")
     url = make_url(postgresql.url(database))
     owner, application = (
-        one.render_as_string(hide_password=False) for one in (url, url.set(username="broker"))
+        one.render_as_string(hide_password=False) for one in (url, url.set(username=role))
     )
     (migrate,), (serve,) = job["spec"]["containers"], server_pod["spec"]["containers"]
     port, metrics = free_port(), free_port()
@@ -123,4 +126,4 @@ def test_migration_and_server_run_as_the_chart_says(
         if process.child.poll() is None:
             process.child.kill()
             process.child.wait()
-        postgresql.execute(f"DROP DATABASE {database} WITH (FORCE)", "DROP ROLE broker")
+        postgresql.execute(f"DROP DATABASE {database} WITH (FORCE)", f"DROP ROLE {role}")
