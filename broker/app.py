@@ -253,6 +253,7 @@ async def _compose(
         ),
     )
     telemetry.watch(database, journal, ready=ready, unreachable=reachability.unreachable)
+    stack.push_async_callback(telemetry.unwatch)
     await _start_sweeping(database, stack)
     return parts
 

@@ -197,7 +197,7 @@ async def watched(sqlite_url: str) -> Any:
     database = Database.open(sqlite_url)
     telemetry = ServerTelemetry()
     yield telemetry, database, GroupCommitJournal(database)
-    await telemetry.aclose()
+    await telemetry.unwatch()
     await database.aclose()
 
 

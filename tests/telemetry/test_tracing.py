@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,6 @@ import pytest
 from broker.adapters.telemetry import tracing
 from broker.adapters.telemetry.server import ServerTelemetry, TracingSettings
 from broker.adapters.trace_context import TraceContext, traceparent
-from broker.errors import StartupError
 from tests.e2e.processes import free_port
 from tests.telemetry.collector import collecting
 
@@ -138,12 +139,29 @@ def test_nothing_is_read_or_made_while_tracing_is_off():
     assert first.trace_id is None
 
 
-def test_a_missing_extra_is_one_plain_line(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "opentelemetry", None)
-    monkeypatch.delitem(sys.modules, "broker.adapters.telemetry.tracing")
-    monkeypatch.delattr("broker.adapters.telemetry.tracing")
-    with pytest.raises(StartupError, match=r"credential-broker\[server,otel\]"):
-        ServerTelemetry().start(TracingSettings("http://127.0.0.1:4318", 1.0, 0))
+def test_a_missing_extra_is_one_plain_line(tmp_path: Path):
+    """As on a host where it was not installed; the API alone comes with FastAPI."""
+    script = (
+        "import sys; sys.modules['opentelemetry.sdk'] = None\n"
+        "from broker.entry import main; sys.exit(main(['server']))"
+    )
+    environment = {
+        "PATH": os.environ["PATH"],
+        "BROKER_TELEMETRY__OTLP_ENDPOINT": "http://127.0.0.1:4318",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("broker: [telemetry] otlp_endpoint needs more packages")
+    assert "credential-broker[server,otel]" in line
 
 
 def test_the_extra_is_imported_where_it_is_asked_for_and_nowhere_else():

@@ -117,6 +117,18 @@ AT_START: Mapping[str, tuple[Wrong, ...]] = {
             settings={"server": {"trusted_proxies": ["proxy.internal"]}},
         ),
         Wrong(
+            "A collector of traces without a scheme",
+            "telemetry.otlp_endpoint: write the collector's full URL",
+            _NOT_AN_ADDRESS,
+            settings={"telemetry": {"otlp_endpoint": "collector:4318"}},
+        ),
+        Wrong(
+            "A collector of traces with a password in its URL",
+            "telemetry.otlp_endpoint: leave user names, queries and fragments out",
+            "Put what it asks for into `OTEL_EXPORTER_OTLP_HEADERS`.",
+            settings={"telemetry": {"otlp_endpoint": "https://me:secret@collector.internal"}},
+        ),
+        Wrong(
             "A port that something else listens on",
             "can't listen on 127.0.0.1 port",
             "Stop that, or set another `port`.",

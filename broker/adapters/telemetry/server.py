@@ -68,8 +68,6 @@ class ServerTelemetry:
         self._tracing = tracing.Tracing(settings.endpoint, sampling)
 
     async def aclose(self) -> None:
-        if self._reading is not None:
-            await asyncio.wait({self._reading})
         if self._tracing is not None:
             await self._tracing.aclose()
 
@@ -130,6 +128,12 @@ class ServerTelemetry:
             meters.issuances_open.set(standing.open_intents)
 
         self._read = read
+
+    async def unwatch(self) -> None:
+        """Before the database is closed: read nothing more, and let the present reading end."""
+        self._read = None
+        if self._reading is not None:
+            await asyncio.wait({self._reading})
 
     async def exposition(self) -> bytes:
         """See web.telemetry.Telemetry. What the database says is NaN while it says nothing."""
