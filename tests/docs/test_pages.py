@@ -63,7 +63,7 @@ def test_the_quick_start(tmp_path: Path, around: Outside, postgresql) -> None:
         reader.close()
         postgresql.execute("DROP DATABASE IF EXISTS broker WITH (FORCE)")
     assert home.startswith(str(checkout / "broker-env"))
-    assert ":assumed-role/DataReader/" in said
+    assert ":assumed-role/ReadReports/" in said
     assert "region,revenue" in said
     records = [json.loads(json.loads(line)["record"]) for line in log.splitlines()]
     assert [one["type"] for one in records].count("issuance.issued") == 2
