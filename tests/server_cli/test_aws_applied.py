@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -13,8 +15,12 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from broker.access.parse import parse_policy
+from broker.devstack.aws import AwsStandIn
+from broker.issuance.rehearsal import rehearse
 from broker.server_cli import main
 from tests.ci.issuer import AUDIENCE, LocalIssuer
+from tests.devstack.test_trust_policies import arguments
 from tests.e2e.processes import Process, free_port
 from tests.server_cli.aws_code import Written, apply, read
 from tests.server_cli.conftest import ACCOUNT, Host
@@ -134,7 +140,7 @@ def test_doctor_is_content_with_what_each_format_makes(
     # With the least that it has, and no more.
     sts = client("sts", **_credentials(hub))
     iam = client("iam", **_credentials(hub))
-    for call, arguments in (
+    for call, asked in (
         (iam.create_access_key, {"UserName": "somebody"}),
         (iam.get_role, {"RoleName": "TheHost"}),
         (iam.put_role_policy, {"RoleName": "Near", "PolicyName": "x", "PolicyDocument": "{}"}),
@@ -142,7 +148,7 @@ def test_doctor_is_content_with_what_each_format_makes(
                            "RoleSessionName": "somebody"}),
     ):  # fmt: skip
         with pytest.raises(ClientError) as refused:
-            call(**arguments)
+            call(**asked)
         assert refused.value.response["Error"]["Code"] == "AccessDenied"
 
 
@@ -193,6 +199,43 @@ def test_doctor_names_each_piece_that_is_taken_away(
     assert "does not ask for the ExternalId" in said["near"]
     assert "AWS refuses sts:SetSourceIdentity" in said["away"]
     assert "sts:TagSession" in said["behind"]
+
+
+@pytest.mark.parametrize(
+    ("partition", "region"), [("aws-cn", "cn-north-1"), ("aws-us-gov", "us-gov-west-1")]
+)
+def test_other_partitions(partition: str, region: str, tmp_path: Path, monkeypatch) -> None:
+    """Every call that issuing would make gets in, there too."""
+    monkeypatch.delenv("BROKER_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    text = POLICY.replace("arn:aws:", f"arn:{partition}:").replace(
+        "{generate: true}", "canary-near"
+    )
+    for number in (ACCOUNT, FAR):
+        where = f'"{number}", partition: {partition}, region: {region}}}'
+        text = text.replace(f'"{number}"}}', where)
+    Path("access.yaml").write_text(text)
+    command = ["aws", "bootstrap", "--policy", "access.yaml", "--account", "prod"]
+    assert main([*command, "--hub-trust", "ec2", "--output", "made"]) == 0
+    with AwsStandIn.start(region=region) as aws, ExitStack() as stack:
+
+        def client(service: str, credentials: Mapping[str, str | None]) -> Any:
+            made = _SESSION.client(service, region, endpoint_url=aws.url, **credentials)
+            stack.callback(made.close)
+            return made
+
+        aws.put_managed_policy("ReadReports", READS)
+        for number in (ACCOUNT, FAR):
+            root = aws.hub_credentials("root", account_id=number)
+            roles = read("terraform", Path("made", number, "broker.tf").read_text("ascii"))
+            iam = client("iam", root.client_arguments())
+            apply(iam, roles, lambda arn: aws.world.role(arn) is not None)
+        hub = aws.hub_credentials("role", name="BrokerHub")
+        for role in parse_policy(text, providers=frozenset({"corp"})).roles.values():
+            credentials: Mapping[str, str | None] = hub.client_arguments()
+            for call in rehearse(role).calls:
+                asked = client("sts", credentials).assume_role(**arguments(call))
+                credentials = _credentials(asked["Credentials"])
 
 
 async def test_a_broker_issues_with_what_was_made(host: Host, client: Client, monkeypatch) -> None:
