@@ -6,15 +6,19 @@ import json
 import os
 import stat
 import time
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from broker.audit.delegate import delegate_name
 from broker.cli.server import Server
 from broker.cli.witness import RECEIPTS_A_LOGIN
 from tests.cli.conftest import Cli
 from tests.cli.fake_broker import FakeBroker
-from tests.cli.fake_log import FakeLog
+from tests.cli.fake_log import ORIGIN, FakeLog
+from tests.unit.audit.keys import TestSigner
 
 
 @pytest.fixture
@@ -276,3 +280,83 @@ def test_a_damaged_memory_is_not_taken_for_a_first_login(
     done = log_in(cli)
     assert done.code == 1
     assert "by others" in done.err
+
+
+# --- Receipts that a delegate signed -------------------------------------------------------------
+
+
+def test_a_delegates_receipt_is_kept_and_looked_after_when_the_delegate_is_long_gone(
+    cli: Cli, broker: FakeBroker, log: FakeLog
+):
+    log.certify()
+    log_in(cli)
+    assert cli("creds", "data-reader").code == 0
+    (path,) = (kept(cli, broker) / "receipts").iterdir()
+    assert json.loads(path.read_text())["version"] == 2
+    log.delegate = log.certificate = None
+    log.rotate(5)
+    log.append()
+    log.publish()
+    assert log_in(cli).code == 0
+    assert json.loads((kept(cli, broker) / "state").read_text())["checked"] == 4
+
+
+@pytest.mark.parametrize(
+    ("ahead", "ago"),
+    [
+        (timedelta(minutes=4), timedelta(minutes=1)),
+        (-timedelta(minutes=4), timedelta(hours=23, minutes=59)),
+    ],
+)
+def test_a_clock_that_is_a_little_wrong_is_no_alarm(
+    cli: Cli, broker: FakeBroker, log: FakeLog, ahead: timedelta, ago: timedelta
+):
+    """By this machine's the delegate began in three minutes, or ended a while ago."""
+    log.now += ahead
+    log.certify(ago=ago)
+    log_in(cli)
+    assert cli("creds", "data-reader").code == 0
+
+
+def _of_a_stolen_one(log: FakeLog) -> None:
+    """Its key was stolen, and dates the record back into its time."""
+    log.now -= timedelta(days=2)
+    log.certify()
+
+
+def _certified_by_itself(log: FakeLog) -> None:
+    log.certify(TestSigner(delegate_name(ORIGIN), seed=7))
+
+
+def _without_its_certificate(log: FakeLog) -> None:
+    log.certify()
+    log.certificate = None
+
+
+def _with_an_old_certificate(log: FakeLog) -> None:
+    today = log.now
+    log.now -= timedelta(days=2)
+    log.certify()
+    log.now = today
+
+
+@pytest.mark.parametrize(
+    "falsify",
+    [
+        _of_a_stolen_one,
+        _certified_by_itself,
+        _without_its_certificate,
+        _with_an_old_certificate,
+        lambda log: log.certify(TestSigner(ORIGIN, seed=9)),
+        lambda log: log.certify(origin="other.example.com"),
+    ],
+)
+def test_a_delegates_receipt_that_is_not_to_be_believed_stops_the_command(
+    cli: Cli, log: FakeLog, falsify: Callable[[FakeLog], None]
+):
+    log_in(cli)
+    falsify(log)
+    done = cli("creds", "data-reader")
+    assert done.code == 1
+    assert "the receipt is false" in done.err
+    assert done.out == ""
