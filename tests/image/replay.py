@@ -7,15 +7,18 @@ environment that runs the tests, which has the same pins: these files and no oth
 
 from __future__ import annotations
 
+import csv
 import shlex
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import distribution
+from functools import cache
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
 from tests.image.dockerfile import ROOT, Instruction, Stage, sent
 from tests.image.sandbox import SITE, Sandbox
-from tools.pinned import pinned
+from tools.pinned import canonical, pinned
 
 BUILD_PATH = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/"}
 
@@ -77,12 +80,32 @@ class Replay:
 
 
 def lay_out(wanted: dict[str, str], site: Path) -> None:
-    """Links to the installed files of the distributions `wanted`, and to no others."""
+    """Links to the installed files of the distributions `wanted`, and to no others'."""
+    owners: dict[str, set[str]] = {}
+    files: dict[str, list[str]] = {}
     for name, version in wanted.items():
         installed = distribution(name)
         assert installed.version == version, f"{name}: pinned {version}, tested {installed.version}"
-        for file in installed.files or ():
-            if ".." not in file.parts:
-                link = site / file
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(SITE / file)
+        record = installed.read_text("RECORD")
+        assert record is not None, f"{name} does not say which files are its own"
+        files[name] = [file for file, *_ in csv.reader(record.splitlines()) if ".." not in file]
+        for file in files[name]:
+            owners.setdefault(file.partition("/")[0], set()).add(name)
+    for top, names in owners.items():
+        # A folder of one distribution is linked as a whole, a shared name space file by file.
+        whole = len(names) == 1 and not _shared(top, wanted)
+        paths = [top] if whole else [f for n in names for f in files[n] if f.startswith(f"{top}/")]
+        for path in paths:
+            (site / path).parent.mkdir(parents=True, exist_ok=True)
+            (site / path).symlink_to(SITE / path)
+
+
+def _shared(top: str, wanted: dict[str, str]) -> bool:
+    """Whether distributions that are not wanted have files below the same name too."""
+    return bool({canonical(name) for name in _owners().get(top, ())} - wanted.keys())
+
+
+@cache
+def _owners() -> Mapping[str, list[str]]:
+    """Which distributions have files below each importable name, here."""
+    return packages_distributions()

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-import broker
 from tests.e2e.processes import Process, answers, free_port, until
 from tests.image import sandbox
 from tests.image.dockerfile import ROOT, Stage, sent, stages
@@ -138,8 +137,6 @@ def test_the_image_serves_and_drains(image: Sandbox, tmp_path: Path) -> None:
     container = Container(image, tmp_path)
     entry = IMAGE.one("ENTRYPOINT").exec_form
 
-    version = container.run(*entry, "--version")
-    assert (version.returncode, version.stdout.strip()) == (0, f"broker {broker.__version__}")
     migrated = container.run(*entry, "migrate")
     assert migrated.returncode == 0, migrated.stderr
     assert container.health() != 0

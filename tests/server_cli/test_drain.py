@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import sqlite3
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
@@ -18,6 +17,8 @@ import httpx
 import pytest
 
 from bench.stage import people
+from broker.adapters.sealing import FileKeyRing
+from broker.adapters.signing import SigningKeys
 from broker.adapters.store.engine import Database
 from tests.e2e.processes import Process, free_port, until
 from tests.sts.misbehaving import Misbehaving
@@ -46,14 +47,9 @@ class Running:
             "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
             "AWS_SECRET_ACCESS_KEY": "secret",
         }
-        self.process = Process(
-            self.command("server"), folder / "server.log", self.environment, folder
-        )
+        command = [sys.executable, "-m", "broker.entry", "server"]
+        self.process = Process(command, folder / "server.log", self.environment, folder)
         self.process.wait_for(f"{self.url}/readyz")
-
-    @staticmethod
-    def command(*words: str) -> list[str]:
-        return [sys.executable, "-m", "broker.entry", *words]
 
     @property
     def url(self) -> str:
@@ -79,11 +75,9 @@ async def running(tmp_path: Path, sqlite_url: str, sts: Misbehaving) -> AsyncIte
     sts_port = int(sts.url.rpartition(":")[2])
     config = people.settings(sqlite_url, port, sts_port, tmp_path / "keys")
     (tmp_path / "broker.toml").write_text(config)
-    environment = {"PATH": os.environ["PATH"]}
-    # The keys; in a thread, so that the stand-in goes on answering.
-    await asyncio.to_thread(
-        subprocess.run, Running.command("migrate"), cwd=tmp_path, env=environment, check=True
-    )
+    FileKeyRing.create(tmp_path / "keys/sealing")
+    SigningKeys.create(tmp_path / "keys/signing", f"127.0.0.1:{port}")
+    # In threads, so that the stand-in goes on answering.
     (entitled,) = await asyncio.to_thread(people.admit, sqlite_url, 1)
     database = Database.open(sqlite_url)
     try:
