@@ -40,7 +40,9 @@ def test_the_least_rights_that_the_documents_name_are_enough(kms: Kms) -> None:
     signing, sealing = kms.signing(), kms.sealing()
     context = {"StringEquals": {"kms:EncryptionContext:broker:purpose": "sealing"}}
     kms.grant(
-        allow("GetPublicKey", "Sign", on=signing),
+        allow("GetPublicKey", on=signing),
+        allow("Sign", on=signing)
+        | {"Condition": {"StringEquals": {"kms:SigningAlgorithm": "ED25519_SHA_512"}}},
         allow("GenerateDataKey", "Decrypt", on=sealing) | {"Condition": context},
     )
     key = opened(signing)

@@ -95,7 +95,10 @@ class KmsService:
             members = _members(request)
             record = self._record(members)
             context = _encryption_context(members)
-            self._authorize(operation, record, caller, request, signed.region, context)
+            named = {f"encryptioncontext:{name.lower()}": value for name, value in context.items()}
+            if operation == "Sign":
+                named["signingalgorithm"] = str(members.get("SigningAlgorithm"))
+            self._authorize(operation, record, caller, request, signed.region, named)
             found = self._act(operation, record, members, context)
         except AwsError as error:
             return _answer(error.status, {"__type": error.code, "message": error.message})
@@ -129,13 +132,13 @@ class KmsService:
         caller: Key,
         request: Request,
         region: str,
-        encryption: Mapping[str, str],
+        named: Mapping[str, str],
     ) -> None:
+        """`named`: KMS's own condition keys, without `kms:` and in lower case."""
         context = context_of(
             caller, self._world, now=self._clock(), source_ip=request.source_ip, region=region
         )
-        for name, value in encryption.items():
-            context[f"kms:encryptioncontext:{name.lower()}"] = (value,)
+        context |= {f"kms:{name}": (value,) for name, value in named.items()}
         action = f"kms:{operation}"
         resource = Resource(record.arn, record.arn.split(":")[4])
         decision = evaluate(
