@@ -58,7 +58,7 @@ lint: setup  ## formatting and lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/hadolint Dockerfile
-	$(BIN)/zizmor --offline --no-progress --quiet .github/workflows
+	$(BIN)/zizmor --offline --no-progress --quiet .github/workflows integrations
 
 types: setup  ## mypy --strict
 	$(BIN)/mypy
