@@ -245,9 +245,9 @@ class Audit(Section):
     """The longest a request waits for its record before it is refused."""
     queue_size: int = Field(default=4096, ge=16, le=100_000)
     """How many records may wait in one process before requests are refused."""
-    orphan_after_seconds: float = Field(default=60.0, ge=15, le=3600)
-    """The age at which an intent without outcome is closed as orphaned. It must exceed the longest
-    STS call."""
+    orphan_after_seconds: float = Field(default=45.0, ge=15, le=3600)
+    """The age at which an intent without outcome is closed as orphaned, within 10 s. It must exceed
+    the longest STS call."""
     checkpoint_seconds: float = Field(default=10.0, ge=0.1, le=10)
     """While something is new, the log's head is signed at least this often."""
     checkpoint_records: int = Field(default=1000, ge=1, le=1000)

@@ -43,7 +43,9 @@ from broker.identity.job_store import Exchange, Exchanged, NotExchanged
 from broker.issuance.journal import Concluded, Intent, Outcome
 
 CAPACITY = 4096
-REAP_AFTER = 60.0  # seconds: far beyond the longest STS call with its retries
+# Seconds: far beyond the longest STS call with its retries, and every intent is terminal within 60,
+# what the reaper's own pace and patience take included.
+REAP_AFTER = 45.0
 HOUSEKEEPING_EVERY = 5.0  # seconds
 
 _MAX_BATCH = 512
