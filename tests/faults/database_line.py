@@ -1,0 +1,139 @@
+"""The line between the servers and PostgreSQL, which can be cut where it hurts.
+
+Owns the TCP connections to it and what is done to them. It reads so much of PostgreSQL's protocol
+as it takes to see a COMMIT go by and to know its answer. Threads and blocking sockets: nothing of
+it hangs on the tests' event loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import make_url
+
+_LOOK_UP_EVERY = 0.2
+
+
+class Cut(enum.Enum):
+    """Where the line breaks; each value completes "the line breaks …"."""
+
+    MESSAGE = "at a message from the server process, whatever it asks"
+    BEFORE_COMMIT = "when COMMIT is on its way, before PostgreSQL has it"
+    AFTER_COMMIT = "when PostgreSQL has committed: the answer to COMMIT is lost"
+
+
+class DatabaseLine:
+    """Use `running`. `url` is what the servers connect to."""
+
+    def __init__(self, database_url: str) -> None:
+        url = make_url(database_url)
+        self._target = f"{url.query['host']}/.s.PGSQL.5432"
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._listener.settimeout(_LOOK_UP_EVERY)
+        port = self._listener.getsockname()[1]
+        self.url = f"postgresql+asyncpg://postgres@127.0.0.1:{port}/{url.database}?ssl=disable"
+        self._over = threading.Event()
+        self._lock = threading.Lock()
+        self._connections: list[threading.Thread] = []
+        self._cut: Cut | None = None
+        self._every = 1
+        self._left = 0
+        self._passed = 0
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        accepting = threading.Thread(target=self._accept)
+        accepting.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            for thread in (accepting, *self._connections):
+                thread.join()
+            self._listener.close()
+
+    def plan(self, cut: Cut, *, every: int, times: int) -> None:
+        """Cut the line at each `every`th such place, so many times."""
+        with self._lock:
+            self._cut, self._every, self._left, self._passed = cut, every, times, 0
+
+    @property
+    def left(self) -> int:
+        """How many of the planned cuts are still to come."""
+        return self._left
+
+    def _is_here(self, cut: Cut) -> bool:
+        with self._lock:
+            if self._cut is not cut or self._left == 0:
+                return False
+            self._passed += 1
+            if self._passed % self._every:
+                return False
+            self._left -= 1
+            return True
+
+    def _accept(self) -> None:
+        while not self._over.is_set():
+            try:
+                client, _ = self._listener.accept()
+            except TimeoutError:
+                continue
+            client.settimeout(None)
+            thread = threading.Thread(target=self._pass_on, args=(client,))
+            thread.start()
+            self._connections.append(thread)
+
+    def _pass_on(self, client: socket.socket) -> None:
+        with client, socket.socket(socket.AF_UNIX) as server, contextlib.suppress(OSError):
+            server.connect(self._target)
+            self._carry(client, server)
+
+    def _carry(self, client: socket.socket, server: socket.socket) -> None:
+        """Until one side ends, or the line is cut."""
+        waiting, greeted = b"", False
+        while not self._over.is_set():
+            for source in select.select([client, server], [], [], _LOOK_UP_EVERY)[0]:
+                data = source.recv(65536)
+                if not data:
+                    return
+                if source is server:
+                    client.sendall(data)
+                    continue
+                waiting += data
+                while message := _first_message(waiting, greeted=greeted):
+                    waiting = waiting[len(message) :]
+                    if greeted and not self._forward(message, server):
+                        return
+                    if not greeted:
+                        server.sendall(message)
+                        greeted = True
+
+    def _forward(self, message: bytes, server: socket.socket) -> bool:
+        """False where the line is cut here."""
+        if self._is_here(Cut.MESSAGE):
+            return False
+        # A simple query, as both the journal and SQLAlchemy's driver send it.
+        commits = message[:1] == b"Q" and message[5:].startswith(b"COMMIT")
+        if commits and self._is_here(Cut.BEFORE_COMMIT):
+            return False
+        server.sendall(message)
+        if commits and self._is_here(Cut.AFTER_COMMIT):
+            # Whatever it is: with an answer, the transaction is over.
+            server.recv(65536)
+            return False
+        return True
+
+
+def _first_message(data: bytes, *, greeted: bool) -> bytes:
+    """Empty while it is not there as a whole. The first of a connection has no type."""
+    start = 1 if greeted else 0
+    if len(data) < start + 4:
+        return b""
+    end = start + int.from_bytes(data[start : start + 4], "big")
+    return data[:end] if len(data) >= end else b""
