@@ -1,6 +1,6 @@
 """The trace that this process belongs to, as requests carry it (W3C trace context, level 1).
 
-Where the caller has one (`TRACEPARENT`, as CI systems and `otel-cli exec` set it), it is
+Where the caller has one (`TRACEPARENT`, as otel-cli and some CI systems set it), it is
 passed on as it is: the client makes no span of its own. Else each process begins one, not
 sampled, so that its requests belong together wherever the broker traces them.
 """
