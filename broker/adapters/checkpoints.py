@@ -32,6 +32,8 @@ _log = logging.getLogger(__name__)
 
 CHECKPOINT_EVERY = 10.0  # seconds
 CHECKPOINT_RECORDS = 1000
+# How long stopping waits for the places outside.
+_LAST_COPIES = 10.0  # seconds
 
 
 class Journal(Protocol):
@@ -82,9 +84,9 @@ class CheckpointPublisher:
         """Sign what is not signed yet, have it copied, and stop."""
         if not self._tasks:
             return
-        tasks, self._tasks = self._tasks, []
+        (signing, copies), self._tasks = self._tasks, []
         self._closing.set()
-        await asyncio.gather(*tasks)
+        await signing
         try:
             standing = await self._checkpoints.standing()
             if standing.records > standing.signed and self._fault is None:
@@ -93,7 +95,12 @@ class CheckpointPublisher:
             _log.warning("the last records are left unsigned: %s", fault.log_detail)
         except CannotSign as fault:
             _log.warning("the last records are left unsigned: %s", fault)
-        await push_quietly(self._copying)
+        try:
+            async with asyncio.timeout(_LAST_COPIES):
+                await copies
+                await push_quietly(self._copying)
+        except TimeoutError:
+            _log.warning("the last checkpoint was not copied everywhere; the next start does it")
 
     @property
     def problems(self) -> tuple[str, ...]:

@@ -13,13 +13,16 @@ import httpx
 import pytest
 
 from broker.adapters.key_place import KmsReference
+from broker.adapters.store.engine import Database
 from broker.audit.checkpoint import follow, opened
 from broker.audit.delegate import certified
 from broker.audit.note import VerifierKey
 from broker.audit.receipt import Receipt
 from broker.devstack.aws import Fault
 from broker.errors import StartupError
+from broker.issuance.trust_judgement import Level
 from broker.server_cli import configuration, main
+from broker.server_cli.checks.kms import kms_checks
 from broker.settings import load
 from tests.kms.conftest import Kms, allow
 from tests.web.conftest import Running, running
@@ -255,3 +258,17 @@ async def test_migrate_without_rights_names_what_is_missing(
     kms.grant(allow("GetPublicKey"))
     assert await command("migrate", "--config", str(config)) == 1
     assert "kms:GenerateDataKey" in capsys.readouterr().err
+
+
+async def test_doctor_opens_both_keys_and_says_what_is_wrong_with_one(
+    kms: Kms, config: Path, references: tuple[KmsReference, KmsReference]
+) -> None:
+    settings = load(config)
+    assert await command("migrate", "--config", str(config)) == 0
+    database = Database.open(settings.database.url.get_secret_value())
+    assert [check.level for check in await kms_checks(settings, database)] == [Level.OK, Level.OK]
+    kms.grant(allow("Decrypt", on=references[0]))
+    sealing, signing = await kms_checks(settings, database)
+    assert (sealing.level, signing.level) == (Level.OK, Level.FAIL)
+    assert "kms:GetPublicKey" in signing.message
+    await database.aclose()

@@ -23,6 +23,7 @@ from broker.adapters.store.journal import GroupCommitJournal
 from broker.adapters.store.schema import audit_checkpoints, audit_head, audit_records
 from broker.adapters.store.tree import AuditTree
 from broker.audit.checkpoint import Checkpoint, LogKeys, opened
+from broker.audit.note import CannotSign
 from broker.audit.record import EventType
 from broker.devstack.aws import AwsStandIn
 from broker.errors import AuditUnavailable, StartupError
@@ -134,6 +135,53 @@ async def test_stopping_signs_the_rest(database: Database) -> None:
         await broker.publisher.start()
         await broker.record(2)
     assert await broker.checkpoints.standing() == Standing(3, 3)
+
+
+async def test_of_two_processes_that_sign_at_once_the_one_that_covers_more_is_the_newest(
+    broker: Broker,
+) -> None:
+    """Whichever is stored last: a client that saw the larger one would take the other for a cut."""
+    await broker.record(4)
+    notes = {size: f"note of {size}" for size in (3, 4)}
+    await broker.checkpoints.add(4, notes[4])
+    await broker.checkpoints.add(3, notes[3])
+    assert await broker.checkpoints.latest() == notes[4]
+    assert await broker.checkpoints.standing() == Standing(4, 4)
+
+
+class _Unreachable(TestSigner):
+    """A key that is out of reach while `out`."""
+
+    out = True
+    asked = 0
+
+    def sign(self, message: bytes) -> bytes:
+        self.asked += 1
+        if self.out:
+            raise CannotSign("the key is out of reach")
+        return super().sign(message)
+
+
+async def test_while_the_key_is_out_of_reach_one_head_waits_for_it(
+    sqlite_database: Database,
+) -> None:
+    signer = _Unreachable()
+    async with Broker(sqlite_database) as broker:
+        broker.publisher._signer = signer
+        await broker.publisher.start()
+        await broker.record(3)
+
+        async def tried() -> bool:
+            return signer.asked >= 3
+
+        await until(tried)
+        assert broker.publisher.problems == ("signing of checkpoints",)
+        assert await broker.checkpoints.latest() is None
+        heads = [one for one in await log(broker.database) if one["type"] == "audit.checkpoint"]
+        assert len(heads) == 1
+        signer.out = False
+        await until(broker.all_signed)
+        assert broker.publisher.problems == ()
 
 
 async def test_checkpoints_are_append_only(broker: Broker) -> None:
@@ -323,6 +371,14 @@ async def test_copies_in_s3_are_locked_and_the_newest_is_found(bucket: Any) -> N
     assert locked["ObjectLockRetainUntilDate"] > datetime.now(UTC) + timedelta(days=399)
     bucket.put_object(Bucket="heads", Key="idle/20200101T000000.000000Z-00", Body=b"long ago")
     assert await S3Copy("heads", "idle/").latest() == "long ago"
+
+
+async def test_how_long_a_copy_in_s3_is_locked_is_a_setting(bucket: Any) -> None:
+    copy = parse("s3://heads/short/", retention=timedelta(days=7))
+    await copy.push("note")
+    (kept,) = bucket.list_objects_v2(Bucket="heads", Prefix="short/")["Contents"]
+    locked = bucket.head_object(Bucket="heads", Key=kept["Key"])["ObjectLockRetainUntilDate"]
+    assert timedelta(days=6) < locked - datetime.now(UTC) < timedelta(days=8)
 
 
 async def test_s3_that_refuses_is_an_unreachable_place(bucket: Any) -> None:
