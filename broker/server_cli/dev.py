@@ -56,7 +56,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     configure_logging(arguments.log_level)
     port = arguments.port if arguments.port is not None else (0 if arguments.tour else 8080)
-    with _stack(port) as stack, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with local_stack(port) as stack, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(stack, show_tour=arguments.tour))
 
 
@@ -72,7 +72,7 @@ class Stack:
 
 
 @contextmanager
-def _stack(port: int) -> Iterator[Stack]:
+def local_stack(port: int) -> Iterator[Stack]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="broker-dev-")))
         if port == 0:
