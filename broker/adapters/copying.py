@@ -111,21 +111,31 @@ class Copying:
             for place, push in ((self._places[name], push) for name, push in pushes)
             if place.pushed != text and place.retry_at <= now
         ]
-        await asyncio.gather(*due)
+        for fault in await asyncio.gather(*due, return_exceptions=True):
+            if isinstance(fault, BaseException):
+                raise fault
 
     async def _one(self, place: _Place, text: str, push: Callable[[], Awaitable[None]]) -> None:
         try:
             await push()
         except OSError as fault:
-            place.failures += 1
-            wait = min(_LONGEST_WAIT, self._retry_after * 2.0 ** min(place.failures - 1, 10))
-            place.retry_at = time.monotonic() + wait
             _log.error("the checkpoint could not be copied to %s: %s", place.name, fault)
-            self._on_copy(place.name, True)
+            self._failed(place)
+        except AuditUnavailable:
+            raise  # the database's fault, not the place's
+        except Exception:  # noqa: BLE001 - whatever is wrong with one, the others get theirs
+            _log.exception("the checkpoint could not be copied to %s", place.name)
+            self._failed(place)
         else:
             place.failures, place.retry_at = 0, 0.0
             place.pushed = text
             self._on_copy(place.name, False)
+
+    def _failed(self, place: _Place) -> None:
+        place.failures += 1
+        wait = min(_LONGEST_WAIT, self._retry_after * 2.0 ** min(place.failures - 1, 10))
+        place.retry_at = time.monotonic() + wait
+        self._on_copy(place.name, True)
 
     def _cosign(self, witness: TlogWitness, note: str) -> Callable[[], Awaitable[None]]:
         async def push() -> None:

@@ -18,7 +18,7 @@ from broker.cli.witness import RECEIPTS_A_LOGIN
 from tests.cli.conftest import Cli
 from tests.cli.fake_broker import FakeBroker
 from tests.cli.fake_log import ORIGIN, FakeLog
-from tests.unit.audit.keys import TestSigner
+from tests.unit.audit.keys import TestSigner, TestWitness
 
 
 @pytest.fixture
@@ -280,6 +280,19 @@ def test_a_damaged_memory_is_not_taken_for_a_first_login(
     done = log_in(cli)
     assert done.code == 1
     assert "by others" in done.err
+
+
+def test_a_checkpoint_that_witnesses_cosigned_is_one_like_any_other(
+    cli: Cli, broker: FakeBroker, log: FakeLog
+):
+    witness = TestWitness("witness.example.com/w1", 5)
+    assert log.published is not None
+    log.published += witness.cosign(log.checkpoint().text, 1_790_000_000)
+    assert log_in(cli).code == 0
+    assert json.loads((kept(cli, broker) / "state").read_text())["checkpoint"] == log.published
+    log.append()
+    log.publish()
+    assert log_in(cli).code == 0
 
 
 # --- Receipts that a delegate signed -------------------------------------------------------------

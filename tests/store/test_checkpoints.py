@@ -181,7 +181,11 @@ async def test_while_the_key_is_out_of_reach_one_head_waits_for_it(
         assert len(heads) == 1
         signer.out = False
         await until(broker.all_signed)
-        assert broker.publisher.problems == ()
+
+        async def well() -> bool:
+            return not broker.publisher.problems
+
+        await until(well)
 
 
 async def test_checkpoints_are_append_only(broker: Broker) -> None:
@@ -216,6 +220,31 @@ async def test_copies_hold_the_newest_checkpoint(
         assert await broker.conflicts() == []
     kept = [path for path in (tmp_path / "outside").rglob("*") if path.is_file()]
     assert len(kept) == (1 if kind == "file" else 3)
+
+
+class _Odd:
+    """A copy with a fault of its own."""
+
+    name = "odd:place"
+
+    async def push(self, note: str) -> None:
+        raise RuntimeError(note)
+
+    async def latest(self) -> str | None:
+        return None
+
+
+async def test_a_copy_with_a_fault_of_its_own_keeps_no_other_from_its_own(
+    sqlite_database: Database, tmp_path: Path
+) -> None:
+    copy = FileCopy(tmp_path / "checkpoint")
+    async with Broker(sqlite_database) as broker:
+        copying = Copying(broker.checkpoints, [_Odd(), copy, _Odd()])
+        await broker.record()
+        await broker.publish()
+        await copying.push()
+        assert await copy.latest() == await broker.checkpoints.latest()
+        assert copying.failing == ("checkpoint copy (odd)",)
 
 
 async def test_a_copy_that_fails_stops_nothing_and_is_tried_again(
