@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from botocore import loaders, session
 
 from broker.adapters.key_place import KmsReference
 from broker.adapters.kms import KmsKey
@@ -14,6 +15,7 @@ from broker.devstack.aws import AwsStandIn
 from broker.devstack.aws.kms import KmsKeyRecord, Spec
 
 ACCOUNT = "111122223333"
+_LOADER = loaders.create_loader()
 _REGION = "us-east-1"
 
 
@@ -78,6 +80,8 @@ def kms(standin: AwsStandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", standin.url)
+    # Each session would read the same 1 MB of API models again: half of what these tests cost.
+    monkeypatch.setattr(session, "create_loader", lambda _paths=None: _LOADER)
     yield made
     standin.faults.clear()
 
