@@ -17,7 +17,8 @@ from sqlalchemy import URL, Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import broker
-from broker.adapters.store.engine import Database, migration_engine, unavailable_when_out
+from broker.adapters.store.engine import Database, unavailable_when_out
+from broker.adapters.store.opening import migration_engine
 from broker.errors import StartupError
 
 # Any constant of our own: what two migrators of one PostgreSQL database queue on.

@@ -1,8 +1,8 @@
 """Connections to the entitlement database, SQLite or PostgreSQL.
 
-Owns: opening the database safely, transactions, the database's clock, and the
-one place where "the database is out" becomes a refusal (`AuditUnavailable`).
-Does not own: the tables (`schema`) or the verbs (the modules beside this one).
+Owns: transactions, the database's clock, and the one place where "the database is
+out" becomes a refusal (`AuditUnavailable`). Does not own: how connections are made
+(`opening`), the tables (`schema`) or the verbs (the modules beside this one).
 
 A URL may say `?pgbouncer=true` where PgBouncer in transaction mode stands in
 front of PostgreSQL: then no prepared statement outlives its transaction, every
@@ -12,32 +12,29 @@ read runs inside a transaction, and no server setting is asked for.
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
-import tempfile
 import time
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import asyncpg
-from sqlalchemy import URL, event, func, make_url, select
+from sqlalchemy import URL, func, select
 from sqlalchemy import exc as sa_exc
-from sqlalchemy.engine import Connection, ExceptionContext
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import (
-    ConnectionPoolEntry,
-    NullPool,
-    PoolProxiedConnection,
-    QueuePool,
-)
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import greenlet_spawn
 
-from broker.errors import AuditUnavailable, StartupError
+from broker.adapters.store.opening import (
+    READING,
+    create_private,
+    parse,
+    postgresql_engine,
+    sqlite_engine,
+    take_pgbouncer,
+)
+from broker.errors import AuditUnavailable
 
 Dialect = Literal["sqlite", "postgresql"]
 
@@ -46,29 +43,11 @@ PATIENCE = 5.0
 _POOL_SIZE = 10
 # Beyond `pool_size`, on PostgreSQL; closed again when they are given back.
 _OVERFLOW = 10
-_MIGRATION_PATIENCE = 600.0
-# Execution option of connections that read: on SQLite no BEGIN IMMEDIATE for them.
-_READING = "broker_reading"
-# A connection that was idle this long is asked whether it still lives; asking every
-# time would cost each request a round trip.
-_IDLE_BEFORE_PING = 10.0
 
 # SQLSTATE classes that mean the server can't serve, not that the statement is wrong:
 # connection, transaction state (a read-only standby), authorisation, no such database,
 # rollback (deadlock), resources, lock time-out, operator intervention, system, internal.
 _OUT = frozenset({"08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX"})
-
-# SQLite's primary result codes that condemn the connection and not the statement. One that could
-# not be opened for writing, for a moment, is read-only for good, and says so only when it writes.
-_SQLITE_BROKEN = frozenset(
-    {
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_NOTADB,
-    }
-)
 
 
 class Database:
@@ -99,7 +78,7 @@ class Database:
         # A lone SELECT needs no BEGIN and ROLLBACK around it, which are two round trips
         # more; PgBouncer needs them, to keep parse and execute on one server connection.
         if self.dialect == "sqlite":
-            self._reading = engine.execution_options(**{_READING: True})
+            self._reading = engine.execution_options(**{READING: True})
         elif behind_pgbouncer:
             self._reading = engine
         else:
@@ -124,18 +103,18 @@ class Database:
 
         Raises StartupError for a URL that can't be used.
         """
-        parsed = _parse(url)
+        parsed = parse(url)
         sqlite = parsed.get_backend_name() == "sqlite"
         overflow = 0 if sqlite else _OVERFLOW
         pool = {"pool_size": pool_size, "max_overflow": overflow, "pool_timeout": patience}
         behind_pgbouncer = False
         if sqlite:
-            _create_private(parsed)
-            engine = _sqlite_engine(parsed, patience, pool)
+            create_private(parsed)
+            engine = sqlite_engine(parsed, patience, pool)
         else:
-            bare, behind_pgbouncer = _take_pgbouncer(parsed)
+            bare, behind_pgbouncer = take_pgbouncer(parsed)
             pool |= {"pool_recycle": 1800}
-            engine = _postgresql_engine(bare, behind_pgbouncer, patience, pool)
+            engine = postgresql_engine(bare, behind_pgbouncer, patience, pool)
         return cls(
             parsed,
             engine,
@@ -299,157 +278,3 @@ def _describe(error: BaseException) -> str:
     # Never str(error) of SQLAlchemy's: it holds the statement.
     cause = error.orig if isinstance(error, sa_exc.DBAPIError) else error
     return f"{type(cause).__name__}: {cause}"
-
-
-# --- Opening ---------------------------------------------------------------------------
-
-
-def _parse(url: str | URL) -> URL:
-    try:
-        parsed = make_url(url)
-    except (sa_exc.ArgumentError, ValueError):
-        # Not chained: the text may hold a password.
-        raise StartupError(
-            "database.url is not a URL; write sqlite+aiosqlite:///broker.db "
-            "or postgresql+asyncpg://user:password@host/name"
-        ) from None
-    if parsed.drivername not in {"sqlite+aiosqlite", "postgresql+asyncpg"}:
-        raise StartupError(
-            f"database.url starts with {parsed.drivername!r}; "
-            "write sqlite+aiosqlite:/// or postgresql+asyncpg://"
-        )
-    if parsed.get_backend_name() == "sqlite" and (
-        not parsed.database or parsed.database.startswith((":memory:", "file:"))
-    ):
-        raise StartupError(
-            "database.url names no SQLite file; an audit log can't live in memory. "
-            "Write sqlite+aiosqlite:///broker.db"
-        )
-    return parsed
-
-
-def _take_pgbouncer(url: URL) -> tuple[URL, bool]:
-    value = url.query.get("pgbouncer", "false")
-    if value not in {"true", "false"}:
-        raise StartupError("database.url: pgbouncer is true or false")
-    return url.difference_update_query(["pgbouncer"]), value == "true"
-
-
-def _create_private(url: URL) -> None:
-    """Create the SQLite file where there is none, mode 0600 and in WAL mode from the start.
-
-    It appears in one step, finished: of two processes that switched a new file to WAL at
-    once, one would find it locked. SQLite gives -wal and -shm files the mode of this one.
-    """
-    path = Path(url.database or "")
-    if path.exists():
-        return
-    try:
-        with tempfile.TemporaryDirectory(prefix=".broker-new-", dir=path.parent) as folder:
-            new = Path(folder) / "new.db"
-            os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-            with closing(sqlite3.connect(new)) as conn:
-                conn.execute("PRAGMA journal_mode=WAL")
-            with suppress(FileExistsError):
-                os.link(new, path)
-    except OSError as error:
-        raise StartupError(f"database.url: can't create {path}: {error.strerror}") from None
-
-
-def _sqlite_engine(url: URL, patience: float, pool: Mapping[str, Any]) -> AsyncEngine:
-    engine = create_async_engine(
-        url,
-        hide_parameters=True,
-        # No implicit BEGIN by the driver: `_begin_immediate` says when.
-        connect_args={"isolation_level": None, "timeout": patience},
-        **pool,
-    )
-    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-    event.listen(engine.sync_engine, "begin", _begin_immediate)
-    event.listen(engine.sync_engine, "handle_error", _drop_broken)
-    return engine
-
-
-def _prepare_sqlite(dbapi_connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
-    cursor = dbapi_connection.cursor()
-    try:
-        # FULL: a commit that was answered survives a power cut.
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            cursor.execute(f"PRAGMA {pragma}")
-    except Exception:
-        # The pool would leave it open, and with it any lock that it got.
-        dbapi_connection.close()
-        raise
-    cursor.close()
-
-
-def _drop_broken(context: ExceptionContext) -> None:
-    """So that SQLite heals: the pool replaces a connection that is no good any more."""
-    code = getattr(context.original_exception, "sqlite_errorcode", 0)
-    if code & 0xFF in _SQLITE_BROKEN:
-        context.is_disconnect = True
-
-
-def _begin_immediate(conn: Connection) -> None:
-    if conn.get_execution_options().get(_READING):
-        return
-    # A deferred transaction that reads first can't always be raised to a writing one.
-    conn.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _postgresql_engine(
-    url: URL, behind_pgbouncer: bool, patience: float, pool: Mapping[str, Any]
-) -> AsyncEngine:
-    connect_args: dict[str, Any] = {
-        "timeout": min(patience, PATIENCE),
-        "command_timeout": patience,
-    }
-    if behind_pgbouncer:
-        connect_args |= {
-            "statement_cache_size": 0,
-            "prepared_statement_cache_size": 0,
-            # Another client's statement may still be on the server connection.
-            "prepared_statement_name_func": lambda: f"broker_{uuid.uuid4().hex}",
-        }
-    else:
-        connect_args["server_settings"] = {
-            "application_name": "broker",
-            "jit": "off",
-            "lock_timeout": str(int(patience * 800)),  # ms, before command_timeout
-        }
-    engine = create_async_engine(url, hide_parameters=True, connect_args=connect_args, **pool)
-    event.listen(engine.sync_engine, "checkin", _note_return)
-    event.listen(engine.sync_engine, "checkout", _check_alive)
-    return engine
-
-
-def _note_return(_dbapi_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
-    record.info["returned"] = time.monotonic()
-
-
-def _check_alive(
-    dbapi_connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
-) -> None:
-    """So that a restarted PostgreSQL heals: the pool replaces what raises DisconnectionError."""
-    driver: asyncpg.Connection = record.driver_connection
-    if driver.is_closed():
-        raise sa_exc.DisconnectionError("the server closed the connection")
-    if time.monotonic() - record.info.get("returned", time.monotonic()) < _IDLE_BEFORE_PING:
-        return
-    try:
-        cast("Any", dbapi_connection).ping()  # the dialect's own, in its transaction mode
-    except Exception as error:
-        raise sa_exc.DisconnectionError("the connection no longer answers") from error
-
-
-def migration_engine(url: str | URL) -> AsyncEngine:
-    """An engine for migrations: no pool, and time for long statements and for waiting in line.
-
-    Raises StartupError for a URL that can't be used.
-    """
-    parsed = _parse(url)
-    if parsed.get_backend_name() == "sqlite":
-        _create_private(parsed)
-        return _sqlite_engine(parsed, _MIGRATION_PATIENCE, {"poolclass": NullPool})
-    bare, behind_pgbouncer = _take_pgbouncer(parsed)
-    return _postgresql_engine(bare, behind_pgbouncer, _MIGRATION_PATIENCE, {"poolclass": NullPool})
