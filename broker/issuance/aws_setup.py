@@ -29,6 +29,8 @@ _MAX_DESCRIPTION = 500
 _RESERVED_PATHS = ("/aws-reserved/", "/aws-service-role/")
 # IAM API reference, CreateRole: Description.
 _NOT_IN_DESCRIPTION = re.compile(r"[^ -~\u00a1-\u00ff]")
+# CloudFormation puts a parameter or a secret for {{resolve:...}} in any text; it has no escape.
+_REFERENCE = re.compile(r"\{(?=\{)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +293,8 @@ def _description(served: Sequence[Role]) -> str:
     names = ", ".join(role.name for role in served)
     written = "; ".join(role.description for role in served if role.description)
     text = f"Through the credential broker as {names}" + (f": {written}" if written else "")
-    return _NOT_IN_DESCRIPTION.sub("?", " ".join(text.split()))[:_MAX_DESCRIPTION]
+    shown = _REFERENCE.sub("{ ", " ".join(text.split()))
+    return _NOT_IN_DESCRIPTION.sub("?", shown)[:_MAX_DESCRIPTION]
 
 
 def _refuse_unknown_external_ids(roles: Iterable[Role]) -> None:

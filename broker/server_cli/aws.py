@@ -66,9 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
     policy = _policy(arguments)
     try:
         setup = aws_setup(policy, hub_of(arguments, policy), choices_of(arguments, policy))
+        files = _files(setup, arguments)
     except Conflict as refused:
         raise StartupError(refused.detail) from refused
-    files = _files(setup, arguments)
     if arguments.output is None:
         if len(files) > 1:
             numbers = ", ".join(account.id for account in setup.accounts)

@@ -296,6 +296,25 @@ def test_no_value_is_more_than_a_value(bootstrap, kind: str) -> None:
     assert roles["null"].path == "/"
 
 
+@pytest.mark.parametrize("kind", list(FORMATS))
+def test_cloudformation_is_asked_for_no_secret(bootstrap, kind: str) -> None:
+    """Who writes a description does not read the secrets of who applies the template."""
+    secret = "{{resolve:secretsmanager:prod/db:SecretString:password}}"
+    text = RICH.replace("description: Read one data set", f'description: "{{{secret}}} read"')
+    roles = by_name(written(bootstrap, kind, text, *EC2))
+    told = "Through the credential broker as reader: { { {resolve:secretsmanager:prod/db"
+    assert str(roles["Reader"].description).startswith(told)
+    done = bootstrap(
+        RICH.replace("role/data/Reader", "role/{{resolve:ssm:p}}/Reader"),
+        *EC2, "--format", kind, "--output", "made",
+    )  # fmt: skip
+    if kind == "cloudformation":
+        assert done.code == 1
+        assert "CloudFormation would put another text for the reference in" in done.err
+    else:
+        assert done.code == 0
+
+
 @pytest.mark.parametrize(
     ("words", "statement", "profile"),
     [

@@ -1,7 +1,8 @@
 """One account's roles as a CloudFormation template, in YAML that is read alike everywhere.
 
 Texts are in double quotes, so that none is taken for a number, a date or an
-intrinsic function; there is no `Fn::Sub`, so `${` means nothing.
+intrinsic function; there is no `Fn::Sub`, so `${` means nothing. A dynamic
+reference is found in any text, and has no escape: it is refused.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from broker.errors import Conflict
 from broker.issuance.aws_setup import AccountSetup, IamRole
 from broker.server_cli.aws_formats.quoting import comment, identifier, quoted
 
@@ -18,6 +20,8 @@ MAX_DIRECT = 51_200  # bytes of a template in the request itself (CloudFormation
 _BARE = re.compile(r"[A-Za-z][A-Za-z0-9:]*", re.ASCII)
 # YAML 1.1 reads these as true, false or nothing.
 _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
+# CloudFormation User Guide, "Get values stored in other services using dynamic references".
+_REFERENCE = re.compile(r"\{\{\s*resolve", re.IGNORECASE)
 _HOW = (
     "Create the stack with --capabilities CAPABILITY_NAMED_IAM in one region of account {account}; "
     "roles are in no region. In another account it makes nothing."
@@ -39,7 +43,10 @@ class _Commented(dict[str, object]):
 
 
 def render(account: AccountSetup, heading: Sequence[str]) -> str:
-    """One template; see `only_existing` for an account that a stack could make nothing in."""
+    """One template; see `only_existing` for an account that a stack could make nothing in.
+
+    Raises Conflict for a text that CloudFormation would put a parameter or a secret for.
+    """
     resources: dict[str, object] = {}
     roles = {_logical(role) for role in account.roles}
     for role in account.roles:
@@ -155,6 +162,11 @@ def _lines(members: Mapping[str, object], indent: int) -> str:
 
 def _value(value: object, indent: int) -> str:
     match value:
+        case str() if _REFERENCE.search(value):
+            raise Conflict(
+                f"CloudFormation would put another text for the reference in {value[:200]!r}: name "
+                "it otherwise, or use --format terraform or json"
+            )
         case str():
             return f" {quoted(value)}\n"
         case bool() | int():
