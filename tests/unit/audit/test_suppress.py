@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.audit import suppress
-from broker.audit.record import SYSTEM, Actor, Event, EventType, Outcome, prepare
+from broker.audit.record import SYSTEM, Actor, Event, EventType, Outcome, clean_and_prepare
 from broker.audit.suppress import MAX_KINDS_PER_SOURCE, MAX_KINDS_PER_TYPE, DenialWindow
 
 MINUTE = datetime(2026, 1, 2, 12, 0, tzinfo=UTC)
@@ -170,7 +170,7 @@ def test_every_refusal_is_a_record_or_in_a_count(arrivals: list[tuple[Any, int]]
         else:
             assert passed[key] == 1
         for suppressed in window.take_due(after(second)):
-            prepare(suppressed)
+            clean_and_prepare(suppressed)  # as the journal does
             counted += count(suppressed)
     counted += sum(map(count, window.take_all()))
     assert sum(passed.values()) + counted == len(arrivals)
