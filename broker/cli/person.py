@@ -15,16 +15,6 @@ _HANDLE = re.compile(r"[^\s/\x00-\x1f\x7f]{1,256}")
 _BY_EMAIL = re.compile(r"(?P<provider>[a-z0-9][a-z0-9._-]{0,63})/(?P<email>[^\s/@]+@[^\s/@]+)")
 
 
-def principal_id(text: str) -> str:
-    """Raises WrongUsage unless it is a person's principal id."""
-    if not _PRINCIPAL.fullmatch(text):
-        raise WrongUsage(
-            f"{text!r} is not a principal id (p- and 16 characters); the audit log names them, "
-            "and `broker whoami` one's own"
-        )
-    return text
-
-
 def reference(text: str) -> dict[str, object]:
     """What the API calls `principal`, or `provider` and `email`. Raises WrongUsage."""
     if _PRINCIPAL.fullmatch(text):

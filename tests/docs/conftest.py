@@ -186,7 +186,7 @@ def _open(reader: Reader) -> None:
     at("server", "install -m 600 /dev/null oidc-secret")
     at("server", CLIENT_SECRET, file="oidc-secret")
     at("server", "broker migrate")
-    at("server", "broker server", stays=True)
+    at("server", "broker server --config broker.toml", stays=True)
     for name in ("grace", "alice"):
         recover = f"broker recover --provider corp --email {name}@example.com"
         at(name, f"{recover}\nbroker login --server http://127.0.0.1:8080")

@@ -6,14 +6,16 @@ import json
 import re
 import shutil
 import site
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from tests.docs.conftest import Outside
-from tests.docs.pages import DOCS, ROOT, blocks
+from tests.docs.pages import DOCS, ROOT, Block, blocks
 from tests.docs.reader import Reader
+from tools.reference import commands_page
 from tools.reference.events_page import EVENTS
 
 TUTORIALS = sorted((DOCS / "tutorials").glob("*.md"))
@@ -74,18 +76,84 @@ def test_the_quick_start(tmp_path: Path, around: Outside, postgresql) -> None:
     assert reader.commands - 2 == int(promised[1])
 
 
-@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
-def test_a_tutorial(office: Reader, page: Path) -> None:
-    found = blocks(page, default="grace")
-    assert sum(len(block.commands) for block in found if block.kind == "sh") >= 5
-    for block in found:
+# What a README command needs that the office has already, or what runs it elsewhere.
+_ELSEWHERE = {
+    "make demo": "tests/devstack/test_tour.py",
+    "make test": "this very suite",
+    "pip install .": "the quick start installs the wheel",
+    "pip install '.[server]'": "the quick start installs the wheel",
+    "broker server --config broker.toml": "the office was started by it",
+}
+_README_POLICY = """\
+version: 1
+accounts: {prod: {id: "111122223333", region: us-east-1}}
+admins: [{group: corp/platform}]
+roles:
+  data-reader:
+    account: prod
+    role_arn: arn:aws:iam::111122223333:role/DataReader
+    external_id: broker-demo-4f6a1c
+    role_maximum: 4h
+    unscoped: true
+entitlements: [{role: data-reader, to: {group: corp/analysts}, mode: standing}]
+"""
+
+
+@pytest.mark.timeout(600)
+def test_the_readme_the_tutorials_and_the_runbooks(office: Reader) -> None:
+    """In one office, since each costs a login; the README first, runbooks last."""
+    office.follow(Block("yaml", _README_POLICY, "access.yaml", "grace", stays=False, fails=False))
+    office.follow_text("grace", "broker access apply access.yaml --yes")
+    for block in blocks(ROOT / "README.md"):
+        if (kept := _runnable(block)) is not None:
+            office.follow(kept)
+    for page in TUTORIALS:
+        found = blocks(page, default="grace")
+        assert sum(len(block.commands) for block in found if block.kind == "sh") >= 5
+        for block in found:
+            office.follow(block)
+    *incidents, last = blocks(DOCS / "operations" / "incidents.md", default="grace")
+    for block in incidents:
+        office.follow(block)
+    _the_log_holds_what_the_reference_says(office)
+    # It ends the logins of the only admin.
+    office.follow(last)
+    for block in blocks(DOCS / "operations" / "keys.md", default="server"):
         office.follow(block)
 
 
-def test_the_log_of_all_that_holds_what_the_reference_says(office: Reader) -> None:
-    """Whatever the tutorials did, each member of each record is in the reference."""
+def _runnable(block: Block) -> Block | None:
+    if block.file is not None:
+        return block
+    lines = [line for line in block.commands if line.partition("  #")[0].strip() not in _ELSEWHERE]
+    return replace(block, text="\n".join(lines) + "\n") if lines else None
+
+
+def _the_log_holds_what_the_reference_says(office: Reader) -> None:
+    """Whatever was done above, each member of each record is in the reference."""
     log = office.follow_text("grace", "broker audit export")
+    kinds = set()
     for line in log.splitlines():
         record = json.loads(json.loads(line)["record"])
         known = EVENTS[record["type"]].members
         assert {*record["subject"], *record["detail"]} <= known, record["type"]
+        kinds.add(record["type"])
+    assert {"ci.exchanged", "ci.rejected", "grant.revoked", "revocation.lifted"} <= kinds
+
+
+def test_the_readme_names_commands_that_exist() -> None:
+    known = {
+        one.name for one in (*commands_page.client_commands(), *commands_page.server_commands())
+    }
+    readme = (ROOT / "README.md").read_text("utf-8")
+    table = re.findall(r"^\| (`broker .*?) \|", readme, re.MULTILINE)
+    assert len(table) > 10
+    for cell in table:
+        first = cell.split("`")[1].removeprefix("broker ")
+        words = first.replace("\\|", "|").split("|")[0].split()
+        assert " ".join(words[:2]) in known or words[0] in known, cell
+
+
+def test_the_commands_run_elsewhere_do() -> None:
+    for where in _ELSEWHERE.values():
+        assert not where.endswith(".py") or (ROOT / where).exists(), where

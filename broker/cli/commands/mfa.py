@@ -6,6 +6,7 @@ import argparse
 
 from broker.cli import person, server, terminal
 from broker.cli.command import Command, no_arguments
+from broker.cli.commands.users import configure_person
 from broker.cli.failure import WrongUsage
 from broker.cli.session import Session
 
@@ -19,20 +20,21 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 def configure_reset(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("person", metavar="PERSON", help="their principal id: p-...")
+    configure_person(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def reset(arguments: argparse.Namespace) -> int:
     """POST /v1/users/{id}/mfa/reset."""
-    principal = person.principal_id(arguments.person)
-    if not arguments.yes:
-        if not terminal.is_interactive():
-            raise WrongUsage("nobody is there to confirm: add --yes")
-        if not terminal.confirm(f"Drop the second factor of {principal} and end their logins?"):
-            terminal.note("Nothing was changed.")
-            return 1
-    Session(server.find(), debug=arguments.debug).post(f"/v1/users/{principal}/mfa/reset", {})
+    if not arguments.yes and not terminal.is_interactive():
+        raise WrongUsage("nobody is there to confirm: add --yes")
+    session = Session(server.find(), debug=arguments.debug)
+    principal = person.resolved(session, arguments.person)
+    question = f"Drop the second factor of {principal} and end their logins?"
+    if not arguments.yes and not terminal.confirm(question):
+        terminal.note("Nothing was changed.")
+        return 1
+    session.post(f"/v1/users/{principal}/mfa/reset", {})
     terminal.note(f"Reset. {principal} enrols again with a code of `broker enrol-code`.")
     return 0
 
@@ -47,7 +49,7 @@ COMMANDS = {
     ),
     "mfa reset": Command(
         "Drop a person's second factors and end their logins. They enrol again with a new code.",
-        "  broker mfa reset p-abcdefghij234567",
+        "  broker mfa reset corp/alice@example.com\n  broker mfa reset p-abcdefghij234567",
         configure_reset,
         reset,
     ),
