@@ -28,6 +28,7 @@ from hypothesis import HealthCheck, settings
 
 from broker.adapters.migrations import migrate
 from broker.adapters.store.engine import Database
+from broker.server_cli import configuration
 from tests.missing import missing
 
 # A busy machine must not fail a property. CI judges a change by the same examples every time;
@@ -55,6 +56,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("long"):
             item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _logging_stays_pytests() -> Iterator[None]:
+    """A command that a test runs in this process would take the log over, on a stream that is
+    closed by the time that the tests after it log something.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(configuration, "configure_logging", lambda _level: None)
+        yield
 
 
 def run_apart(work: Coroutine[Any, Any, T]) -> T:
