@@ -103,7 +103,9 @@ class TlogWitness:
         if len(answer.content) > _MAX_BYTES:
             raise WitnessFailed("its answer is too long")
         try:
-            return cosigned_by(note + answer.content.decode("utf-8"), self.key).line
+            found = cosigned_by(note + answer.content.decode("utf-8"), self.key)
+            # What is kept must be good without what else it sent: an empty line makes another text.
+            return cosigned_by(note + found.line, self.key).line
         except (BadNote, UnicodeDecodeError) as fault:
             raise WitnessFailed(f"its answer is no cosignature: {fault}") from fault
 

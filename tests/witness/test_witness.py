@@ -30,7 +30,7 @@ from broker.adapters.store.records import AuditRecords
 from broker.adapters.store.records import append as append_record
 from broker.adapters.store.schema import audit_cosignatures
 from broker.adapters.store.tree import AuditTree
-from broker.adapters.witness import TlogWitness
+from broker.adapters.witness import TlogWitness, WitnessFailed
 from broker.audit.checkpoint import Checkpoint, LogKeys, opened
 from broker.audit.cosignature import CosignerKey, cosigned_by
 from broker.audit.note import BadNote, sign
@@ -275,6 +275,18 @@ async def test_a_hostile_answer_is_a_failed_copy_and_nothing_else(
     assert note == checkpoint.signed(SIGNER)
     assert broker.copying.failing == ("checkpoint copy (witness)",)
     await broker.journal.append(event(EventType.LOGIN_SUCCEEDED))
+
+
+async def test_a_cosignature_of_a_longer_text_is_none(scene: Scene, database: Database) -> None:
+    """An answer is added to the note, and one that begins with an empty line makes it another text,
+    which the witness can well sign. Kept, it would be false for ever to whoever asks for it.
+    """
+    note = Checkpoint(ORIGIN, 3, bytes(32)).signed(SIGNER)
+    line = scene.witness.signer.cosign(note, 1_790_000_000)
+    assert cosigned_by(f"{note}\n{line}", scene.witness.signer.key).line == line
+    scene.witness.twist = lambda _: Answer(200, f"\n{line}".encode())
+    with pytest.raises(WitnessFailed, match="its answer is no cosignature"):
+        await scene.broker(database).witnesses[0].cosign(note)
 
 
 async def test_lines_of_other_keys_beside_the_right_one_are_left_out(
