@@ -151,9 +151,7 @@ class Partition:
         if call is not None and call.after is not None:
             base_arn = call.after.role_arn
         asked = Asked(call, base_arn, endpoint.region, self._clock())
-        return await exchange(
-            self._pool, endpoint, body, signer, asked, self._clock, self._observe
-        )
+        return await exchange(self._pool, endpoint, body, signer, asked, self._clock, self._observe)
 
     async def _usable_endpoint(self, region: str) -> Endpoint:
         try:
