@@ -219,7 +219,10 @@ class Bootstrap(Section):
 def _copy_reference(reference: str) -> str:
     kind, _, path = reference.partition(":")
     if not path.strip("/") or kind not in {"file", "directory", "s3"}:
-        raise ValueError("write file:PATH, directory:PATH or s3://BUCKET/PREFIX")
+        raise ValueError(
+            "write file:PATH, directory:PATH or s3://BUCKET/PREFIX; a witness has a section"
+            " [[audit.witnesses]] of its own"
+        )
     return reference
 
 

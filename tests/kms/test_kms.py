@@ -118,6 +118,22 @@ def test_a_kms_that_is_not_there_is_a_fault(kms: Kms, monkeypatch: pytest.Monkey
         opened(reference).public_key()
 
 
+@pytest.mark.parametrize(
+    ("variable", "says"),
+    [
+        ("AWS_SECRET_ACCESS_KEY", "InvalidSignatureException"),
+        ("AWS_ACCESS_KEY_ID", "UnrecognizedClientException"),
+    ],
+)
+def test_requests_are_signed(
+    kms: Kms, monkeypatch: pytest.MonkeyPatch, variable: str, says: str
+) -> None:
+    reference = kms.signing()
+    monkeypatch.setenv(variable, "ASIA" + "X" * 16)
+    with pytest.raises(KmsFault, match=says):
+        opened(reference).public_key()
+
+
 def test_long_messages_are_refused_before_they_are_sent(kms: Kms) -> None:
     key = opened(kms.signing())
     public = key.public_key()

@@ -45,6 +45,14 @@ _SIGNING_ALGORITHMS = {
 }
 
 
+# As services of JSON name what the Query protocol's name otherwise.
+_CODES = {
+    "SignatureDoesNotMatch": "InvalidSignatureException",
+    "InvalidClientTokenId": "UnrecognizedClientException",
+    "ExpiredToken": "ExpiredTokenException",
+}
+
+
 @dataclass(slots=True)
 class KmsKeyRecord:
     """`enabled` may be set by a test."""
@@ -101,7 +109,8 @@ class KmsService:
             self._authorize(operation, record, caller, request, signed.region, named)
             found = self._act(operation, record, members, context)
         except AwsError as error:
-            return _answer(error.status, {"__type": error.code, "message": error.message})
+            code = _CODES.get(error.code, error.code)
+            return _answer(error.status, {"__type": code, "message": error.message})
         self.calls.append(operation)
         return _answer(200, self._twisted(planned, operation, members, found))
 

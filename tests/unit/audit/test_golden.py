@@ -7,10 +7,13 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
+from broker.audit.note import VerifierKey
+from broker.audit.receipt import Receipt
 from broker.cli.main import main
 
 ROOT = Path(__file__).parents[3]
@@ -22,6 +25,7 @@ CASES = [
     for name in ("cases.json", "cases-delegates.json")
     for case in json.loads((FOLDER / name).read_text())
 ]
+KEY = next(case["key"] for case in CASES if "receipt-7.json" in case["receipts"])
 EXIT_CODES = {"internally consistent": 0, "authentic": 0}
 
 
@@ -58,6 +62,53 @@ def test_both_verifiers_agree(
     said = shown.out + shown.err.removeprefix("broker: ")
     assert said.startswith(f"{case['says']}:"), said
     assert second.out.startswith(f"{case['says']}:"), second.out
+
+
+def _mutated(text: str, random: Random) -> str:
+    """One character changed, dropped, doubled or swapped for its neighbour; or a line's label."""
+    place = random.randrange(len(text))
+    one = text[place]
+    return random.choice(
+        [
+            text[:place] + random.choice('0aZ+/= ":{}\\n—') + text[place + 1 :],
+            text[:place] + text[place + 1 :],
+            text[:place] + one + text[place:],
+            text[:place] + text[place + 1 : place + 2] + one + text[place + 2 :],
+            text.replace(random.choice(["origin ", "from ", "until ", "key ", "\\n"]), one, 1),
+        ]
+    )
+
+
+def _good_by_the_first(value: object) -> bool:
+    try:
+        Receipt.parse(value).verify([VerifierKey.parse(KEY)])
+    except ValueError:
+        return False
+    return True
+
+
+def _good_by_the_second(value: object) -> bool:
+    try:
+        SECOND["open_receipt"](value, [SECOND["parse_key"](KEY)])
+    except (ValueError, TypeError, AttributeError, KeyError):  # what its command refuses by
+        return False
+    return True
+
+
+@pytest.mark.parametrize("count", [15, pytest.param(4000, marks=pytest.mark.long)])
+def test_both_verifiers_judge_changed_receipts_alike(count: int) -> None:
+    random = Random(count)
+    texts = [(FOLDER / name).read_text() for name in ("delegated-7.json", "receipt-7.json")]
+    assert all(_good_by_the_first(json.loads(text)) for text in texts)
+    judged = 0
+    while judged < count:
+        text = _mutated(random.choice(texts), random)
+        try:
+            value = json.loads(text)
+        except ValueError:
+            continue
+        judged += 1
+        assert _good_by_the_first(value) == _good_by_the_second(value), text
 
 
 def test_the_second_verifier_stands_alone() -> None:
