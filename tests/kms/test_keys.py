@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,21 @@ async def test_a_false_predecessor_in_the_database_is_noticed(
         )
     with pytest.raises(StartupError, match="do not follow each other"):
         await load_signing(place(reference), sqlite_database)
+
+
+async def test_of_first_keys_made_at_once_one_is_kept(kms: Kms, database: Database) -> None:
+    """Replicas that start for the first time."""
+    keys, sealing = SqlLogKeys(database), SqlSealingKeys(database)
+    signing_key, sealing_key = kms.signing(), kms.sealing()
+    made = await asyncio.gather(
+        *(kms_signing.adopt(signing_key, None, ORIGIN, keys) for _ in range(4)),
+        *(kms_sealing.create(sealing_key, None, sealing) for _ in range(4)),
+        return_exceptions=True,
+    )
+    assert [isinstance(one, StartupError) for one in made].count(False) == 2
+    assert len(await sealing.all()) == 1
+    assert (await load_signing(place(signing_key), database)).log.keys
+    await load_sealing(place(sealing_key), database)
 
 
 async def test_the_keys_history_is_append_only(kms: Kms, database: Database) -> None:

@@ -7,9 +7,12 @@ lead from the log's first key to its newest.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.adapters.store.engine import Database
@@ -45,7 +48,7 @@ class SqlLogKeys:
         """Keep the first key of a new log. Raises StartupError where the log has a key, or
         something was signed already.
         """
-        async with self._database.begin() as conn:
+        async with _alone(), self._database.begin() as conn:
             signed = (await conn.execute(select(audit_checkpoints.c.size).limit(1))).first()
             if signed is not None or await _history(conn) is not None:
                 raise StartupError("this log has a key already: rotate it instead")
@@ -60,7 +63,7 @@ class SqlLogKeys:
         """Keep the successor of the newest of `log.keys`; the keys so far too, where a file held
         them. Raises StartupError where another succession came first.
         """
-        async with self._database.begin() as conn:
+        async with _alone(), self._database.begin() as conn:
             history = await _history(conn)
             now = await self._database.now(conn)
             known = () if history is None else history.vkeys
@@ -83,6 +86,17 @@ class SqlLogKeys:
             ]
             await conn.execute(insert(audit_log_keys), rows[len(known) :])
             await append(conn, [_rotated(log.origin, vkey, so_far[-1])])
+
+
+@asynccontextmanager
+async def _alone() -> AsyncIterator[None]:
+    """Of two that write at once, the later finds its place taken."""
+    try:
+        yield
+    except IntegrityError as fault:
+        raise StartupError(
+            "another process was first to keep a key; look, and try again"
+        ) from fault
 
 
 async def _history(conn: AsyncConnection) -> LogKeyHistory | None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import func, insert, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from broker.adapters.store.engine import Database
@@ -52,7 +53,9 @@ class SqlSealingKeys:
             await self._add(conn, keys)
 
     async def add(self, key: WrappedKey) -> None:
-        """Keep a key and make it the current one."""
+        """Keep a key and make it the current one. Raises StartupError where another was added at
+        the same time.
+        """
         async with self._database.begin() as conn:
             await self._add(conn, [key])
 
@@ -70,7 +73,10 @@ class SqlSealingKeys:
             }
             for place, key in enumerate(keys, start=1)
         ]
-        await conn.execute(insert(sealing_keys), rows)
+        try:
+            await conn.execute(insert(sealing_keys), rows)
+        except IntegrityError as fault:  # of two that write at once, the later
+            raise StartupError("another process added a sealing key; try again") from fault
         event = Event(
             EventType.KEYS_ROTATED,
             SYSTEM,
