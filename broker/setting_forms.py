@@ -5,17 +5,20 @@ Owns the forms alone. Does not own any setting (`settings`, `sink_settings`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 from broker.adapters.secret_mode import others_may_read
 
 _SECRET_FILE_LIMIT = 64 * 1024
+# A name, with the underscores that some networks have, or an address of either kind.
+_HOST = re.compile(rb"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
 
 
 def is_loopback(host: str | None) -> bool:
@@ -30,12 +33,27 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
-def _https_or_loopback(url: str) -> str:
+def safe_parts(url: str, what: str) -> SplitResult:
+    """Of an http(s) URL of a host and port that can be, without secrets in it. Raises ValueError;
+    `what` says what to write.
+    """
     parts = urlsplit(url)
-    if parts.scheme not in ("https", "http") or not parts.hostname:
-        raise ValueError("write a full URL, such as https://broker.example.com")
-    if parts.username or parts.query or parts.fragment:
+    # urlsplit passes over line breaks, and a password is one without a user name too.
+    if parts.scheme not in ("https", "http") or not parts.hostname or not url.isprintable():
+        raise ValueError(what)
+    if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("leave user names, queries and fragments out of this URL")
+    try:
+        host, _ = parts.hostname.encode("idna"), parts.port
+    except ValueError:
+        host = b""
+    if not _HOST.fullmatch(host):
+        raise ValueError(f"{what}: nothing can have this host or port")
+    return parts
+
+
+def _https_or_loopback(url: str) -> str:
+    parts = safe_parts(url, "write a full URL, such as https://broker.example.com")
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise ValueError("plain http is for loopback addresses alone; write https://")
     return url

@@ -64,6 +64,12 @@ class Reachability:
             if name not in self._lost:
                 _log.warning("can't be reached", what=name, detail=_said(fault))
             self._lost[name] = _said(fault)
+        except Exception as fault:  # noqa: BLE001 - as said below
+            # Whatever is wrong with one, the others are tried on: a task that ended would let
+            # /readyz say for ever what it said last.
+            if name not in self._lost:
+                _log.exception("can't be reached", what=name)
+            self._lost[name] = type(fault).__name__
         else:
             if self._lost.pop(name, None) is not None:
                 _log.warning("is reached again", what=name)
@@ -84,6 +90,7 @@ async def connect(url: str) -> None:
         parts.port or (443 if secure else 80),
         ssl=truststore.SSLContext(PROTOCOL_TLS_CLIENT) if secure else None,
     )
-    writer.close()
-    with contextlib.suppress(OSError):  # it was reached, however it parts
+    # Not `close`, which waits for the other side's goodbye: it was reached, however it parts.
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
         await writer.wait_closed()

@@ -105,6 +105,18 @@ AT_START: Mapping[str, tuple[Wrong, ...]] = {
             settings={"server": {"public_url": "https://me@broker.example.com"}},
         ),
         Wrong(
+            "`public_url` with a password and no user name",
+            "server.public_url: leave user names, queries and fragments out",
+            _NOT_AN_ADDRESS,
+            settings={"server": {"public_url": "https://:secret@broker.example.com"}},
+        ),
+        Wrong(
+            "`public_url` with a host or port that can't be",
+            "nothing can have this host or port",
+            _NOT_AN_ADDRESS,
+            settings={"server": {"public_url": "https://broker.example.com:84433"}},
+        ),
+        Wrong(
             "A port that does not exist",
             "server.port: Input should be less than or equal to 65535",
             "Choose one under 65536.",
