@@ -30,12 +30,15 @@ async def load(reference: KmsReference, profile: str | None, store: SqlSealingKe
             "the database holds no sealing keys of KMS yet: run `broker migrate`, or, where a key"
             f" file sealed so far, `broker keys rotate --to {reference}`"
         )
-    if kept[-1].reference != str(reference):
-        raise StartupError(
-            f"new secrets are sealed under {kept[-1].reference}: set [keys] sealing to that, or"
-            f" move on with `broker keys rotate --to {reference}`"
-        )
-    keys = await asyncio.to_thread(_unwrap, kept, profile)
+    for one in kept:
+        # Of every one: whoever writes the database could else add a key of their own, wrapped by a
+        # key of KMS in an account of theirs, and seal what they like under it.
+        if one.reference != str(reference):
+            raise StartupError(
+                f"the sealing keys are wrapped by {one.reference}: set [keys] sealing to that, or"
+                f" move on from there with `broker keys rotate --to {reference}`"
+            )
+    keys = await asyncio.to_thread(_unwrap, kept, reference, profile)
     return KeyRing(kept[-1].id, {key_id: AESGCM(key) for key_id, key in keys.items()})
 
 
@@ -45,10 +48,25 @@ async def create(reference: KmsReference, profile: str | None, store: SqlSealing
 
 
 async def rotate(reference: KmsReference, profile: str | None, store: SqlSealingKeys) -> None:
-    """Add a data key, wrapped by `reference`, and make it the current one. Raises StartupError."""
+    """Add a data key, and make it the current one. Raises StartupError."""
     if not await store.all():
         raise StartupError("the database holds no sealing keys of KMS yet: run `broker migrate`")
     await store.add(await asyncio.to_thread(_new_key, reference, profile))
+
+
+async def move(
+    old: KmsReference,
+    old_profile: str | None,
+    new: KmsReference,
+    profile: str | None,
+    store: SqlSealingKeys,
+) -> None:
+    """Wrap all keys by another key of KMS, and add a new one as the current: nothing needs the
+    old key of KMS any more. Raises StartupError.
+    """
+    kept = await store.all()
+    keys = await asyncio.to_thread(_unwrap, kept, old, old_profile)
+    await store.replace(await asyncio.to_thread(_wrap_all, keys, new, profile))
 
 
 async def move_file(
@@ -82,21 +100,15 @@ def _new_key(reference: KmsReference, profile: str | None) -> WrappedKey:
     return WrappedKey(key_id, str(reference), wrapped)
 
 
-def _unwrap(kept: Sequence[WrappedKey], profile: str | None) -> dict[str, bytes]:
-    """By id. Older keys may be wrapped by other keys of KMS."""
-    opened: dict[str, KmsKey] = {}
-    keys = {}
+def _unwrap(
+    kept: Sequence[WrappedKey], reference: KmsReference, profile: str | None
+) -> dict[str, bytes]:
+    """By id."""
     try:
-        for one in kept:
-            if one.reference not in opened:
-                reference = KmsReference.parse(one.reference)
-                opened[one.reference] = KmsKey.open(reference, profile=profile)
-            keys[one.id] = opened[one.reference].unwrap(one.wrapped, _context(one.id))
+        kms = KmsKey.open(reference, profile=profile)
+        return {one.id: kms.unwrap(one.wrapped, _context(one.id)) for one in kept}
     except KmsFault as fault:
         raise _unusable(fault) from fault
-    except ValueError as error:
-        raise StartupError(f"a sealing key in the database does not read: {error}") from error
-    return keys
 
 
 def _context(key_id: str) -> dict[str, str]:

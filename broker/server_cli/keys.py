@@ -89,9 +89,12 @@ async def _sealing(action: str, settings: Settings, successor: KeyPlace | None) 
         if place.path is not None:
             await kms_sealing.move_file(place.path, _in_kms(new), new.profile, store)
             print(f"The keys of {place.path} are in the database, wrapped by {new}.")
-        else:
+        elif str(new) == str(place):
             await kms_sealing.rotate(_in_kms(new), new.profile, store)
             print(f"Added a data key under {new}; new secrets are sealed with it.")
+        else:
+            await kms_sealing.move(_in_kms(place), place.profile, _in_kms(new), new.profile, store)
+            print(f"The sealing keys are wrapped by {new}, and a new one was added.")
         _say_what_is_next("sealing", place, new)
     return 0
 

@@ -176,16 +176,17 @@ async def test_secrets_are_sealed_under_keys_that_kms_wraps(kms: Kms, database: 
 async def test_after_a_rotation_old_secrets_open_and_new_ones_are_under_the_new_key(
     kms: Kms, sqlite_database: Database
 ) -> None:
-    first, second = kms.sealing(), kms.sealing()
+    (first, record), second = kms.create("SYMMETRIC_DEFAULT"), kms.sealing()
     store = SqlSealingKeys(sqlite_database)
     await kms_sealing.create(first, None, store)
     old = (await load_sealing(place(first), sqlite_database)).seal(
         SECRET, purpose="totp", owner="p-1"
     )
     await kms_sealing.rotate(first, None, store)
-    await kms_sealing.rotate(second, None, store)
+    await kms_sealing.move(first, None, second, None, store)
     with pytest.raises(StartupError, match=str(second)):
         await load_sealing(place(first), sqlite_database)
+    record.enabled = False  # nothing needs it any more
     ring = await load_sealing(place(second), sqlite_database)
     assert ring.unseal(old, purpose="totp", owner="p-1") == SECRET
     assert not ring.is_current(old)
@@ -220,6 +221,19 @@ async def test_a_wrapped_key_opens_in_no_other_rows_place(
         )
     with pytest.raises(StartupError, match="InvalidCiphertext"):
         await load_sealing(place(reference), sqlite_database)
+
+
+async def test_a_key_that_another_key_of_kms_wrapped_is_not_opened(
+    kms: Kms, sqlite_database: Database
+) -> None:
+    """An attacker's own, which they may let the broker use, put among the old ones."""
+    reference, theirs, store = kms.sealing(), kms.sealing(), SqlSealingKeys(sqlite_database)
+    await kms_sealing.create(theirs, None, store)
+    await kms_sealing.rotate(reference, None, store)
+    calls = len(kms.aws.kms.calls)
+    with pytest.raises(StartupError, match=str(theirs)):
+        await load_sealing(place(reference), sqlite_database)
+    assert kms.aws.kms.calls[calls:] == []
 
 
 @pytest.mark.parametrize("fault", [Fault.THROTTLE, Fault.DROP_BEFORE, Fault.OTHER_KEY])

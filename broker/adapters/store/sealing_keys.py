@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -58,6 +58,22 @@ class SqlSealingKeys:
         """
         async with self._database.begin() as conn:
             await self._add(conn, [key])
+
+    async def replace(self, keys: Sequence[WrappedKey]) -> None:
+        """Keep the same keys wrapped anew, and the last of `keys` as the current one. Raises
+        StartupError where a key was added meanwhile.
+        """
+        *same, new = keys
+        async with self._database.begin() as conn:
+            if [one.id for one in await _all(conn)] != [one.id for one in same]:
+                raise StartupError("another process added a sealing key; try again")
+            for one in same:
+                await conn.execute(
+                    update(sealing_keys)
+                    .where(sealing_keys.c.id == one.id)
+                    .values(reference=one.reference, wrapped=one.wrapped)
+                )
+            await self._add(conn, [new])
 
     async def _add(self, conn: AsyncConnection, keys: Sequence[WrappedKey]) -> None:
         query = select(func.coalesce(func.max(sealing_keys.c.position), 0))
