@@ -42,6 +42,22 @@ async def test_postgresql_that_syncs_nothing_is_refused(postgresql_database: Dat
     assert any("synchronous_commit=off" in line for line in found.refusals)
 
 
+async def test_aurora_has_no_disk_whose_settings_count(postgresql_database: Database) -> None:
+    async with postgresql_database.begin() as conn:
+        await conn.exec_driver_sql("SET LOCAL allow_system_table_mods = on")
+        await conn.exec_driver_sql(
+            "CREATE FUNCTION pg_catalog.aurora_version() RETURNS text"
+            " LANGUAGE sql AS $$ SELECT '16.1.0' $$"
+        )
+    assert (await examine(postgresql_database)).refusals == ()
+    async with postgresql_database.begin() as conn:
+        name = postgresql_database.url.database
+        await conn.exec_driver_sql(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
+    await postgresql_database.engine.dispose()
+    (line,) = (await examine(postgresql_database)).refusals
+    assert "synchronous_commit=off" in line
+
+
 async def test_a_role_that_may_change_records_is_warned_of_and_a_granted_one_can_work(
     postgresql: PostgresCluster, postgresql_database: Database
 ) -> None:

@@ -18,6 +18,11 @@ from broker.adapters.store.engine import Database
 
 # PRAGMA synchronous: 2 is FULL, 3 is EXTRA.
 _SQLITE_FULL = 2
+_SETTINGS = ("synchronous_commit",)
+# Of a server that writes pages to a disk of its own. Aurora's storage is a quorum of logs, where
+# they say nothing: full_page_writes is off there, and can't be set.
+_OF_A_DISK = ("fsync", "full_page_writes")
+_IS_AURORA = "SELECT to_regprocedure('pg_catalog.aurora_version()') IS NOT NULL"
 _APPEND_ONLY = (
     "audit_records",
     "audit_nodes",
@@ -53,7 +58,8 @@ async def _sqlite(database: Database) -> tuple[str, ...]:
 async def _postgresql(database: Database) -> tuple[str, ...]:
     found = []
     async with database.read() as conn:
-        for name in ("fsync", "synchronous_commit", "full_page_writes"):
+        aurora = (await conn.execute(text(_IS_AURORA))).scalar_one()
+        for name in _SETTINGS if aurora else (*_OF_A_DISK, *_SETTINGS):
             value = (await conn.execute(text("SELECT current_setting(:n)"), {"n": name})).scalar()
             if value == "off":
                 found.append(
