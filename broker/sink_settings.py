@@ -6,8 +6,10 @@ it delivers to, never a secret. Does not own the sinks (`adapters/sinks`).
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
@@ -134,7 +136,14 @@ class WebhookSink(_Sink):
 
     @property
     def destination(self) -> dict[str, object]:
-        return {"url": self.url, "body": self.body, "signed": self.secret is not None}
+        # Some receivers' paths are their secret; whether it changed is told by the hash.
+        parts = urlsplit(self.url)
+        return {
+            "url": f"{parts.scheme}://{parts.netloc}",
+            "path_sha256": sha256(parts.path.encode("utf-8")).hexdigest(),
+            "body": self.body,
+            "signed": self.secret is not None,
+        }
 
 
 class S3Sink(_Sink):

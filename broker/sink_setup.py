@@ -32,7 +32,8 @@ def deliveries(sinks: Sequence[given.SinkSettings], public_url: str) -> list[Del
     """Every sink of the settings, ready to be started. Raises StartupError for certificates that
     can't be used.
     """
-    host = urlsplit(public_url).hostname or "-"
+    # As syslog has it: in ASCII (RFC 5424 section 6.2.4).
+    host = (urlsplit(public_url).hostname or "-").encode("idna").decode("ascii")
     return [
         Delivering(
             entry=entry(sink),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from broker.adapters.sinks.webhook import WebhookSink
 from broker.errors import StartupError
 from broker.settings import Settings, load
 from broker.sink_setup import deliveries, entry
+from tests.sinks.conftest import make_batch
+from tests.sinks.receivers import syslog_receiver
 
 SECRET = "a secret of enough length"
 
@@ -53,7 +56,7 @@ async def test_every_kind_is_made_from_its_table(tmp_path: Path, secret: str) ->
         [[audit.sinks]]
         name = "siem"
         kind = "webhook"
-        url = "https://siem.example.com/in"
+        url = "https://siem.example.com/in/PATH-THAT-IS-A-SECRET"
         secret_file = "{secret}"
         [[audit.sinks]]
         name = "archive"
@@ -72,16 +75,37 @@ async def test_every_kind_is_made_from_its_table(tmp_path: Path, secret: str) ->
     assert described["siem"] == {
         "kind": "webhook",
         "format": "native",
-        "url": "https://siem.example.com/in",
+        "url": "https://siem.example.com",
+        "path_sha256": sha256(b"/in/PATH-THAT-IS-A-SECRET").hexdigest(),
         "body": "lines",
         "signed": True,
     }
     assert described["archive"]["kms_key_id"] == "alias/audit"
+    assert "A-SECRET" not in json.dumps(described)
     assert SECRET not in json.dumps(described)
     assert SECRET not in repr(found)
     assert SECRET not in repr(made)
     for one in made:
         await one.sink.aclose()
+
+
+async def test_a_broker_of_any_name_is_named_in_syslog_in_ascii(tmp_path: Path) -> None:
+    with syslog_receiver() as receiver:
+        text = f"""
+        [server]
+        public_url = "https://bröker.example.com"
+        [[audit.sinks]]
+        name = "syslog"
+        kind = "syslog"
+        host = "127.0.0.1"
+        port = {receiver.port}
+        tls = false
+        """
+        found = settings(tmp_path, text)
+        (one,) = deliveries(found.audit.sinks, found.server.public_url)
+        await one.sink.deliver(make_batch(1, 1))
+        await one.sink.aclose()
+    assert b" xn--brker-kua.example.com broker - " in receiver.messages[0]
 
 
 def test_the_environment_may_have_them_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
