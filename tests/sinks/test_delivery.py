@@ -15,10 +15,12 @@ from broker.adapters.sinks.sink import Batch, DeliveryFailed
 from broker.adapters.sinks.syslog import SyslogConfig, SyslogSink
 from broker.adapters.sinks.webhook import WebhookConfig, WebhookSink
 from broker.adapters.store.engine import Database
+from broker.adapters.store.records import StoredRecord
 from broker.adapters.store.schema import audit_records, audit_sinks
 from broker.adapters.store.sinks import LEASE
 from broker.audit.verify import Verifier
 from tests.e2e.processes import free_port
+from tests.sinks import conftest
 from tests.sinks.conftest import QUICK, Log, until
 from tests.sinks.receivers import Answer, syslog_receiver, webhook_receiver
 
@@ -84,16 +86,19 @@ async def test_a_sink_that_was_down_gets_all_it_missed(log: Log) -> None:
         assert standing.last_error is not None
         assert "no usable answer" in standing.last_error
         assert standing.position == 0
-        text_ = log.instruments.exposition().decode()
-        assert 'broker_sink_lag_records{sink="siem"} 121.0' in text_
+        await until(lambda: metric(log, 'broker_sink_lag_records{sink="siem"}') == 121)
         with webhook_receiver(SECRET, port) as receiver:
             await until(log.done)
             await until(lambda: delivery.behind() == ())
             assert gapless(seqs(receiver.taken), 121)
-    text_ = log.instruments.exposition().decode()
-    assert 'broker_sink_lag_records{sink="siem"} 0.0' in text_
-    (failures,) = [line for line in text_.splitlines() if line.startswith("broker_sink_failures")]
-    assert float(failures.split()[-1]) >= 1
+            await until(lambda: metric(log, 'broker_sink_lag_records{sink="siem"}') == 0)
+    assert metric(log, 'broker_sink_failures_total{sink="siem"}') >= 1
+
+
+def metric(log: Log, series: str) -> float:
+    lines = log.instruments.exposition().decode().splitlines()
+    (line,) = [one for one in lines if one.startswith(f"{series} ")]
+    return float(line.rpartition(" ")[2])
 
 
 def seqs(bodies: list[bytes]) -> list[int]:
@@ -329,11 +334,25 @@ async def test_a_hole_in_the_log_stops_a_sink_instead_of_being_passed_over(log: 
     recorder = Recorder()
     async with log.delivering(recorder, batch_records=3) as delivery:
         await until(lambda: recorder.seqs == [1, 2, 3])
-        worker = delivery._workers["siem"]
-        before = worker._standing
-        await until(lambda: worker._standing is not before)
+        await until(lambda: delivery.behind() == ("siem",))
+        said = (await log.standing()).last_error
+    assert said == "audit record 4 is missing in the database"
     assert recorder.seqs == [1, 2, 3]
     assert (await log.standing()).position == 3
+
+
+async def test_a_record_that_can_not_be_formatted_stops_a_sink_where_it_is_seen(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: StoredRecord) -> bytes:
+        raise KeyError("type")
+
+    monkeypatch.setattr(conftest, "native", broken)
+    recorder = Recorder()
+    async with log.delivering(recorder) as delivery:
+        await until(lambda: delivery.behind() == ("siem",))
+        assert (await log.standing()).last_error == "a fault of the broker's (KeyError)"
+    assert recorder.batches == []
 
 
 async def test_a_database_that_was_out_is_no_end(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

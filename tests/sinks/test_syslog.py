@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from broker.adapters.sinks.sink import DeliveryFailed, native
 from broker.adapters.sinks.syslog import SyslogConfig, SyslogSink, TlsFiles, frame
 from broker.audit.record import EventType, Outcome
 from broker.errors import StartupError
+from tests.conftest import run_apart
 from tests.sinks.conftest import make_batch, until
 from tests.sinks.receivers import Authority, new_authority, server_context, syslog_receiver
 from tests.sinks.records import TIME, stored
@@ -72,6 +76,30 @@ async def test_messages_arrive_over_tls(authority: Authority) -> None:
         await until(lambda: len(receiver.messages) == 20)
         await sink.aclose()
     assert receiver.connections == 1
+
+
+def on_uvloop(work: Coroutine[None, None, None]) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+def test_messages_arrive_from_the_event_loop_that_servers_have(
+    authority: Authority, tls: bool
+) -> None:
+    server = server_context(authority.issue("server")) if tls else None
+
+    async def send(port: int) -> None:
+        sink = SyslogSink(config(port, TlsFiles(authority.path) if tls else None))
+        await sink.deliver(make_batch(1, 40, pad=20_000))
+        await sink.deliver(make_batch(41, 1))
+        await sink.aclose()
+
+    with syslog_receiver(tls=server) as receiver:
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(on_uvloop, send(receiver.port)).result()
+        run_apart(until(lambda: len(receiver.messages) == 41))
+    assert [sequence(message) for message in receiver.messages] == list(range(1, 42))
 
 
 async def test_a_receiver_that_cannot_prove_itself_gets_nothing(

@@ -27,7 +27,14 @@ from typing import Any
 
 from broker.adapters.sinks.sink import Batch, DeliveryFailed, Format, Sink
 from broker.adapters.store.records import StoredRecord
-from broker.adapters.store.sinks import LEASE, Claim, SinkEntry, SinkStanding, SqlSinks
+from broker.adapters.store.sinks import (
+    LEASE,
+    Claim,
+    RecordMissing,
+    SinkEntry,
+    SinkStanding,
+    SqlSinks,
+)
 from broker.adapters.telemetry.instruments import Instruments
 from broker.errors import AuditUnavailable
 
@@ -234,10 +241,25 @@ class _Worker:
         """Claim the sink and deliver batch after batch: while there is enough, and it is ours."""
         claim = await self._store.claim(self.of.name, self.of.entry.text, self._me)
         while claim is not None:
-            claim = await self._deliver_one(claim)
+            claim = await self._try_one(claim)
+
+    async def _try_one(self, claim: Claim) -> Claim | None:
+        """The claim to go on with, or None where there is nothing to do now, or it failed."""
+        try:
+            return await self._deliver_one(claim)
+        except AuditUnavailable:
+            raise
+        except DeliveryFailed as fault:
+            failed = fault
+        except RecordMissing as fault:
+            failed = DeliveryFailed(str(fault), refused=True)
+        except Exception as fault:  # noqa: BLE001 - whatever it is, the sink is to be seen failing
+            _log.exception("sink %s", self.of.name)
+            failed = DeliveryFailed(f"a fault of the broker's ({type(fault).__name__})")
+        await self._note_failure(claim, failed)
+        return None
 
     async def _deliver_one(self, claim: Claim) -> Claim | None:
-        """The claim to go on with, or None where there is nothing to do now."""
         batch = await self._next_batch(claim)
         if batch is None:
             return None
@@ -245,11 +267,7 @@ class _Worker:
             self.of.name, self._me, batch.last
         ):
             return None
-        try:
-            held = await self._while_held(self._deliver(batch))
-        except DeliveryFailed as failed:
-            await self._note_failure(claim, failed)
-            return None
+        held = await self._while_held(self._deliver(batch))
         if not held or not await self._store.advance(self.of.name, self._me, batch.last):
             _log.warning("sink %s: another process took it over", self.of.name)
             return None
@@ -263,10 +281,9 @@ class _Worker:
             claim.position, end=claim.batch_end, limit=self._limit, max_bytes=_BATCH_BYTES
         )
         if not records:
-            if self._standing is not None and self._standing.head > claim.position:
-                missing = claim.position + 1
-                raise AuditUnavailable(log_detail=f"audit record {missing} is missing")
-            return None
+            if self._standing is None or self._standing.head <= claim.position:
+                return None
+            raise RecordMissing(claim.position + 1)
         lines = await asyncio.to_thread(_format, self.of.format, records)
         return Batch(records, lines)
 

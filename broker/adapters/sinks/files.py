@@ -52,7 +52,6 @@ class FileSink:
         """Close the file, unless a write to it hangs."""
         if not self._thread.busy:
             await self._thread.run(self._close)
-        self._thread.close()
 
     def _write(self, data: bytes) -> None:
         if self._descriptor is not None and not self._is_ours(self._descriptor):
@@ -138,8 +137,7 @@ class StdoutSink:
         await self._thread.run(partial(self._write, batch.json_lines))
 
     async def aclose(self) -> None:
-        """Standard output stays open; its thread ends."""
-        self._thread.close()
+        """Standard output stays open."""
 
     def _write(self, data: bytes) -> None:
         # What was cut off in the middle of a line is ended, so that it spoils no other.

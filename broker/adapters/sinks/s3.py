@@ -65,7 +65,7 @@ class S3Sink:
 
     async def aclose(self) -> None:
         """Let the connections go."""
-        self._thread.close()
+        self._client = None
 
     def _put(self, batch: Batch) -> None:
         config = self._config

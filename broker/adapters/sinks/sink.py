@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,26 +77,34 @@ class Sink(Protocol):
 
 
 class OwnThread:
-    """For a sink whose calls block. One that hangs holds up no thread but its own, and no other
-    call queues up behind it.
+    """For a sink whose calls block. One that hangs holds up no other thread, no other call queues
+    up behind it, and the process ends without it.
     """
 
     def __init__(self, name: str) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"sink-{name}")
+        self._name = f"sink-{name}"
         self._last: Future[None] | None = None
 
     async def run(self, call: Callable[[], None]) -> None:
         """Raises what `call` raises, and DeliveryFailed while the call before it hangs."""
         if self.busy:
             raise DeliveryFailed("the attempt before this one still hangs")
-        self._last = self._pool.submit(call)
-        await asyncio.wrap_future(self._last)
+        done = self._last = Future[None]()
+        threading.Thread(target=_settle, args=(done, call), name=self._name, daemon=True).start()
+        await asyncio.wrap_future(done)
 
     @property
     def busy(self) -> bool:
         """Whether a call is under way, that nobody waits for any more."""
         return self._last is not None and not self._last.done()
 
-    def close(self) -> None:
-        """Let the thread end when its call does."""
-        self._pool.shutdown(wait=False)
+
+def _settle(done: Future[None], call: Callable[[], None]) -> None:
+    if not done.set_running_or_notify_cancel():
+        return
+    try:
+        call()
+    except BaseException as fault:  # noqa: BLE001 - whoever waits gets it
+        done.set_exception(fault)
+    else:
+        done.set_result(None)

@@ -22,6 +22,7 @@ import termios
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import truststore
@@ -39,6 +40,7 @@ _MAX_SEQUENCE_ID = 2147483647
 _ACK_POLL_SECONDS = 0.005
 # How long a connection must outlive the first batch that is sent on it, and every other.
 _FIRST_SETTLE, _SETTLE = 0.5, 0.1
+_CLOSE_SECONDS = 1.0
 # A receiver that is that slow may lose what it did not read when it stops.
 _REPEAT_WITHIN = 60.0
 
@@ -108,9 +110,9 @@ class SyslogSink:
         self._sent, self._unsure = frames, b""
 
     async def aclose(self) -> None:
-        """Close the connection."""
+        """Close the connection, after what was sent."""
         if self._peer is not None:
-            self._peer.close()
+            await self._peer.aclose()
 
     def _drop(self) -> None:
         peer, self._peer = self._peer, None
@@ -142,7 +144,9 @@ class _Peer(asyncio.Protocol):
     """A connection whose other side has nothing to say: what it sends is thrown away."""
 
     def __init__(self) -> None:
+        # The other side is gone, or said that it goes; and nothing of the connection is left.
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._transport: asyncio.Transport | None = None
         self._writable = asyncio.Event()
         self._writable.set()
@@ -152,11 +156,11 @@ class _Peer(asyncio.Protocol):
     # --- as asyncio calls it
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if not isinstance(transport, asyncio.Transport):
-            raise TypeError("a stream has a Transport")
-        self._transport = transport
-        # So that writing pauses until the kernel has everything.
-        transport.set_write_buffer_limits(high=0)
+        # A stream's; uvloop's own is no subclass of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
+        # So that writing pauses until the kernel has everything. With 0, TLS would pause while
+        # there is nothing to write, and nothing would end that.
+        self._transport.set_write_buffer_limits(high=1, low=0)
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -169,6 +173,8 @@ class _Peer(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end()
+        if not self.closed.done():
+            self.closed.set_result(None)
 
     def _end(self) -> None:
         if not self.lost.done():
@@ -186,9 +192,13 @@ class _Peer(asyncio.Protocol):
         transport.write(data)
         await self._writable.wait()
         unacknowledged = _Unacknowledged(transport)
-        while not self.lost.done() and unacknowledged.count():
-            await asyncio.wait({self.lost}, timeout=_ACK_POLL_SECONDS)
-        await asyncio.wait({self.lost}, timeout=self._settle)
+        while not self.lost.done():
+            while not self.lost.done() and unacknowledged.count():
+                await asyncio.wait({self.lost}, timeout=_ACK_POLL_SECONDS)
+            await asyncio.wait({self.lost}, timeout=self._settle)
+            # TLS has a buffer of its own, whose rest may only just have reached the kernel.
+            if not unacknowledged.count():
+                break
         if self.lost.done():
             raise DeliveryFailed("the receiver closed the connection")
         self._settle = _SETTLE
@@ -200,10 +210,12 @@ class _Peer(asyncio.Protocol):
         ended = self._lost_at if self.lost.done() else time.monotonic()
         return ended - self._sent_at < _REPEAT_WITHIN
 
-    def close(self) -> None:
-        """Close it after what was sent."""
+    async def aclose(self) -> None:
+        """Close it after what was sent, and wait for that a moment."""
         if self._transport is not None:
             self._transport.close()
+            await asyncio.wait({self.closed}, timeout=_CLOSE_SECONDS)
+            self._transport.abort()
 
     def abort(self) -> None:
         """Close it, whatever is still to be sent."""

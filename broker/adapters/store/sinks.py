@@ -27,7 +27,6 @@ from broker.adapters.store.records import AuditRecords, StoredRecord, append, he
 from broker.adapters.store.schema import audit_head, audit_sinks
 from broker.adapters.store.utc_time import UtcTime
 from broker.audit.record import SYSTEM, Event, EventType, Outcome
-from broker.errors import AuditUnavailable
 
 LEASE = timedelta(seconds=10)
 _SINKS_CHANGE = 0x62726B_73696E6B  # the advisory lock under which sinks are added and taken out
@@ -84,6 +83,13 @@ class Claim:
     position: int
     batch_end: int | None
     failures: int
+
+
+class RecordMissing(Exception):
+    """The log has a hole: the records after it are not to be delivered as if nothing was there."""
+
+    def __init__(self, seq: int) -> None:
+        super().__init__(f"audit record {seq} is missing in the database")
 
 
 class SqlSinks:
@@ -214,7 +220,7 @@ class SqlSinks:
         """The records that follow on `after`, in order and without a gap: up to `end`, or where
         that is None, up to `limit` records and about `max_bytes`, and one at least if there is one.
 
-        Raises AuditUnavailable where the log has a hole there.
+        Raises RecordMissing where the log has a hole there.
         """
         found: list[StoredRecord] = []
         size = 0
@@ -226,7 +232,7 @@ class SqlSinks:
                 page = await self._records.records(after=after, limit=wanted)
             for one in page:
                 if one.seq != after + 1:
-                    raise AuditUnavailable(log_detail=f"audit record {after + 1} is missing")
+                    raise RecordMissing(after + 1)
                 if end is None and found and size + len(one.record) > max_bytes:
                     return tuple(found)
                 found.append(one)
