@@ -204,7 +204,8 @@ class Outside:
         seen = await Seen.now(self.database)
         records = self._witness.whole_log(seen, answers)
         assert not given.leaks
-        assert not [person.ended for person in world.people if person.ended]
+        lost = [person.ended for person in world.people if person.ended]
+        assert not lost, lost
         nothing_was_given_out_unrecorded(answers, records)
         sts_was_asked_for_intents_alone(calls, seen.issuances)
         what_is_issued_was_made(world.aws.calls.of("AssumeRole"), seen.issuances, records)

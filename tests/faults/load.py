@@ -50,9 +50,10 @@ class Load:
             status = await world.ask(client, next(self._urls), person)
             await asyncio.sleep(_PACE if status == 200 else _PAUSE)
             if self.wanted == "refreshes" or turn % 20 == 19:
-                # A terminal asks for nothing else before it has its new pair.
+                # A terminal asks for nothing else before it has its new pair: where the answer was
+                # lost, the old token is good for a minute more and no longer.
                 while not await world.refresh(client, next(self._urls), person):
-                    if person.ended or over.is_set():
+                    if person.ended:
                         return
                     await asyncio.sleep(_PAUSE)
             if self.wanted == "grants":

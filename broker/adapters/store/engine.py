@@ -12,6 +12,7 @@ read runs inside a transaction, and no server setting is asked for.
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -218,6 +219,13 @@ class Database:
             return datetime.now(UTC)
         moment: datetime = (await conn.execute(select(func.clock_timestamp()))).scalar_one()
         return moment.astimezone(UTC)
+
+    async def replace_connections(self) -> None:
+        """After an error of a SQLite writer that does not come through `begin`: connections that
+        read would keep what is broken (`opening`).
+        """
+        await self.engine.dispose()
+        gc.collect()
 
     async def aclose(self) -> None:
         """Close every connection."""

@@ -31,6 +31,7 @@ from broker.adapters.store.journal_batch import (
     orphaned,
 )
 from broker.adapters.store.journal_jobs import open_jobs_sqlite
+from broker.adapters.store.opening import is_broken
 from broker.adapters.store.records import Linked, LockedHead, head_missing, link
 from broker.adapters.store.utc_time import from_microseconds, to_microseconds
 from broker.audit.record import Attachment, clean, prepare
@@ -92,6 +93,7 @@ class SqliteLedger:
     """Implements `journal_batch.Ledger`."""
 
     def __init__(self, database: Database) -> None:
+        self._database = database
         self._path = Path(database.url.database or "").absolute()
         # Other tasks' transactions queue here too, instead of polling for SQLite's lock.
         self._writer = database.writer or asyncio.Lock()
@@ -122,6 +124,10 @@ class SqliteLedger:
             try:
                 call = partial(work, *args, **kwargs)
                 return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+            except sqlite3.Error as error:
+                if is_broken(error):
+                    await self._database.replace_connections()
+                raise
             finally:
                 self._writer.release()
 

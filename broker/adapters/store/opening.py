@@ -7,6 +7,7 @@ new connection gets. Does not own: transactions, and when the database counts as
 
 from __future__ import annotations
 
+import gc
 import os
 import sqlite3
 import tempfile
@@ -110,7 +111,9 @@ def sqlite_engine(url: URL, patience: float, pool: Mapping[str, Any]) -> AsyncEn
     )
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_immediate)
-    event.listen(engine.sync_engine, "handle_error", _drop_broken)
+    healing = _Healing()
+    event.listen(engine.sync_engine, "handle_error", healing.drop_broken)
+    event.listen(engine.sync_engine, "do_connect", healing.before_connect)
     return engine
 
 
@@ -127,11 +130,31 @@ def _prepare_sqlite(dbapi_connection: DBAPIConnection, _record: ConnectionPoolEn
     cursor.close()
 
 
-def _drop_broken(context: ExceptionContext) -> None:
-    """So that SQLite heals: the pool replaces a connection that is no good any more."""
-    code = getattr(context.original_exception, "sqlite_errorcode", 0)
-    if code & 0xFF in _SQLITE_BROKEN:
-        context.is_disconnect = True
+def is_broken(error: BaseException) -> bool:
+    """Whether `error` condemns the SQLite connection that it came from."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF in _SQLITE_BROKEN
+
+
+class _Healing:
+    """Replaces SQLite connections that are no good any more.
+
+    All connections of a process to one file share the mapping of its -shm. Once that could be
+    opened for reading alone, it stays so until the last of them is closed; and SQLite keeps one
+    open, though it was closed, while a cursor of it is left, as in the traceback of its error.
+    """
+
+    def __init__(self) -> None:
+        self._broken = False
+
+    def drop_broken(self, context: ExceptionContext) -> None:
+        if is_broken(context.original_exception):
+            self._broken = context.is_disconnect = True
+
+    def before_connect(self, *_: object) -> None:
+        if self._broken:
+            self._broken = False
+            gc.collect()
 
 
 def _begin_immediate(conn: Connection) -> None:
