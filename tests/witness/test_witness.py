@@ -1,136 +1,26 @@
-"""Witnesses cosign what continues what they saw, say so when it does not, and are not believed
-more than their key has signed.
+"""Witnesses cosign what continues what they saw, and are not believed more than their key has
+signed.
 """
 
 from __future__ import annotations
 
-import shutil
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import delete, update
 
-from broker.adapters.checkpoints import CheckpointPublisher
-from broker.adapters.copying import Copying
-from broker.adapters.outbound import new_client
-from broker.adapters.rollback import (
-    Conflict,
-    StoredLog,
-    check_witnesses,
-    record_rollback,
-    refusal,
-)
-from broker.adapters.store.checkpoints import SqlCheckpoints
 from broker.adapters.store.engine import Database
-from broker.adapters.store.journal import GroupCommitJournal
-from broker.adapters.store.records import AuditRecords
-from broker.adapters.store.records import append as append_record
 from broker.adapters.store.schema import audit_cosignatures
-from broker.adapters.store.tree import AuditTree
-from broker.adapters.witness import TlogWitness, WitnessFailed
-from broker.audit.checkpoint import Checkpoint, LogKeys, opened
-from broker.audit.cosignature import CosignerKey, cosigned_by
-from broker.audit.note import BadNote, sign
-from broker.audit.record import SYSTEM, Event, EventType, Outcome
-from tests.store.journal_scene import event, log, until
-from tests.unit.audit.keys import ORIGIN, TestSigner, TestWitness
-from tests.witness.strict import Answer, StrictWitness, serving
-
-SIGNER = TestSigner()
-KEYS = LogKeys(ORIGIN, (SIGNER.key,), ())
-
-
-@dataclass
-class Broker:
-    """As much of a server process as keeps the log, with one witness or more."""
-
-    database: Database
-    witnesses: list[TlogWitness]
-    failed: list[tuple[str, bool]]
-    patience: float = 0.05
-
-    def __post_init__(self) -> None:
-        self.tree, self.checkpoints = AuditTree(self.database), SqlCheckpoints(self.database)
-        self.journal = GroupCommitJournal(self.database, signer=SIGNER)
-        self.copying = Copying(
-            self.checkpoints,
-            (),
-            self.witnesses,
-            retry_after=self.patience,
-            on_copy=lambda name, failing: self.failed.append((name, failing)),
-        )
-        self.publisher = CheckpointPublisher(
-            checkpoints=self.checkpoints,
-            tree=self.tree,
-            journal=self.journal,
-            signer=SIGNER,
-            copying=self.copying,
-            every=self.patience,
-        )
-
-    async def record(self, count: int = 1) -> None:
-        for number in range(count):
-            await self.journal.append(event(EventType.LOGIN_SUCCEEDED, n=number))
-
-    async def publish(self, count: int = 1) -> Checkpoint:
-        await self.record(count)
-        checkpoint = await self.publisher.publish()
-        await self.copying.push()
-        return checkpoint
-
-    async def cosigned(self, key: CosignerKey) -> bool:
-        note = await self.checkpoints.latest()
-        if note is None:
-            return False
-        try:
-            cosigned_by(note, key)
-        except BadNote:
-            return False
-        return True
-
-    async def conflicts(self) -> list[Conflict]:
-        stored = StoredLog(self.checkpoints, self.tree, AuditRecords(self.database), KEYS)
-        return await check_witnesses(self.witnesses, stored, SIGNER)
-
-
-class Scene:
-    """One witness, and brokers over whatever database."""
-
-    def __init__(self, witness: StrictWitness, url: str) -> None:
-        self.witness, self.url = witness, url
-        self.client = new_client(total_seconds=30)
-
-    def broker(self, database: Database) -> Broker:
-        tree = AuditTree(database)
-        key = self.witness.signer.key
-        return Broker(database, [TlogWitness(self.url, key, self.client, tree.consistency)], [])
-
-
-@pytest.fixture
-def strict() -> Iterator[tuple[StrictWitness, str]]:
-    witness = StrictWitness(SIGNER.key)
-    with serving(witness) as url:
-        yield witness, url
-
-
-@pytest.fixture
-async def scene(strict: tuple[StrictWitness, str]) -> AsyncIterator[Scene]:
-    made = Scene(*strict)
-    yield made
-    await made.client.aclose()
-
-
-@pytest.fixture
-async def broker(scene: Scene, sqlite_database: Database) -> AsyncIterator[Broker]:
-    made = scene.broker(sqlite_database)
-    await made.journal.start()
-    yield made
-    await made.publisher.aclose()
-    await made.journal.aclose()
-
+from broker.adapters.witness import WitnessFailed
+from broker.audit.checkpoint import Checkpoint, opened
+from broker.audit.cosignature import cosigned_by
+from broker.audit.note import sign
+from broker.audit.record import EventType
+from tests.store.journal_scene import event, until
+from tests.unit.audit.keys import ORIGIN, TestWitness
+from tests.witness.scene import KEYS, SIGNER, Broker, Scene
+from tests.witness.strict import Answer, StrictWitness
 
 # --- Cosigning -----------------------------------------------------------------------------------
 
@@ -313,154 +203,3 @@ async def test_a_log_that_the_witness_does_not_know_starts_all_the_same(
     await broker.publish()
     assert await broker.conflicts() == []
     assert broker.copying.failing
-
-
-# --- When the broker starts ----------------------------------------------------------------------
-
-
-async def older(
-    scene: Scene, sqlite_url: str, tmp_path: Path, *, at_dump: int = 3, after: int = 4
-) -> None:
-    """Leave the database as it was before the witness saw the newest head."""
-    path, dump = Path(sqlite_url.partition("///")[2]), tmp_path / "dump.db"
-    for count, last in ((at_dump, False), (after, True)):
-        database = Database.open(sqlite_url)
-        broker = scene.broker(database)
-        await broker.journal.start()
-        if count:
-            await broker.publish(count)
-        await broker.journal.aclose()
-        await database.aclose()
-        if not last:
-            shutil.copy(path, dump)
-    for leftover in path.parent.glob(f"{path.name}*"):
-        leftover.unlink()
-    shutil.copy(dump, path)
-
-
-@pytest.mark.parametrize("at_dump", [0, 3])
-async def test_an_older_database_is_refused_by_what_the_witness_saw(
-    scene: Scene, sqlite_url: str, tmp_path: Path, at_dump: int
-) -> None:
-    """Also one that is empty."""
-    await older(scene, sqlite_url, tmp_path, at_dump=at_dump)
-    seen = scene.witness.latest[ORIGIN]
-    database = Database.open(sqlite_url)
-    broker = scene.broker(database)
-    ((name, conflict),) = await broker.conflicts()
-    assert (name, conflict.size) == (f"witness:{scene.url}", seen.size)
-    message = str(refusal([(name, conflict)], 4))
-    assert f"{ORIGIN} {seen.size}" in message
-    assert "--accept-rollback" in message
-    await database.aclose()
-
-
-async def test_a_fork_is_refused_whether_shorter_as_long_or_longer(
-    scene: Scene, sqlite_url: str, tmp_path: Path
-) -> None:
-    await older(scene, sqlite_url, tmp_path)
-    seen = scene.witness.latest[ORIGIN].size
-    database = Database.open(sqlite_url)
-    broker = scene.broker(database)
-    await broker.journal.start()
-    for size in (seen - 1, seen, seen + 5):
-        now = (await broker.tree.edge()).size
-        await broker.record(size - now - 1)
-        checkpoint = await broker.publisher.publish()
-        assert checkpoint.size == size
-        ((_, conflict),) = await broker.conflicts()
-        assert conflict.size == seen
-        # At run time it is a failing copy: no witness stops a broker that runs.
-        await broker.copying.push()
-        assert broker.copying.failing
-        broker = replace_copying(scene, broker)
-    await broker.journal.aclose()
-    await database.aclose()
-
-
-def replace_copying(scene: Scene, broker: Broker) -> Broker:
-    """The same, with nothing remembered."""
-    again = scene.broker(broker.database)
-    again.journal = broker.journal
-    again.publisher._journal = broker.journal
-    return again
-
-
-async def test_a_loss_that_was_accepted_is_not_asked_about_again_unless_it_grows(
-    scene: Scene, sqlite_url: str, tmp_path: Path
-) -> None:
-    await older(scene, sqlite_url, tmp_path)
-    database = Database.open(sqlite_url)
-    broker = scene.broker(database)
-    await broker.journal.start()
-    conflicts = await broker.conflicts()
-    await record_rollback(conflicts, journal=broker.journal, records=5)
-    # Not before it is signed: the record alone anybody with the database could write.
-    assert await broker.conflicts() == conflicts
-    await broker.publisher.publish()
-    assert await broker.conflicts() == []
-    scene.witness.latest[ORIGIN] = Checkpoint(ORIGIN, 10_000, bytes(32))
-    ((_, conflict),) = await scene.broker(database).conflicts()
-    assert conflict.size == 10_000
-    (accepted,) = [one for one in await log(database) if one["type"] == "audit.rollback_accepted"]
-    assert accepted["detail"]["copy"] == f"witness:{scene.url}"
-    await broker.journal.aclose()
-    await database.aclose()
-
-
-async def test_an_acceptance_written_into_the_records_afterwards_counts_for_nothing(
-    scene: Scene, sqlite_url: str, tmp_path: Path
-) -> None:
-    await older(scene, sqlite_url, tmp_path)
-    database = Database.open(sqlite_url)
-    broker = scene.broker(database)
-    ((name, conflict),) = await broker.conflicts()
-    forged = Event(
-        EventType.AUDIT_ROLLBACK_ACCEPTED,
-        SYSTEM,
-        Outcome.SUCCESS,
-        detail={"copy": name, "expected_size": conflict.size},
-    )
-    async with database.begin() as conn:
-        await append_record(conn, [forged])
-    assert await broker.conflicts() == [(name, conflict)]
-    await database.aclose()
-
-
-async def test_a_witness_that_can_not_be_reached_does_not_stop_the_start(
-    scene: Scene, broker: Broker
-) -> None:
-    await broker.publish()
-    scene.witness.twist = lambda _: Answer(500)
-    assert await broker.conflicts() == []
-    broker.witnesses[0].url = "http://127.0.0.1:9"
-    assert await broker.conflicts() == []
-
-
-async def test_witnesses_are_asked_at_once(scene: Scene, broker: Broker) -> None:
-    await broker.publish()
-    second = StrictWitness(SIGNER.key, name="witness.test/w2", seed=22)
-    met = threading.Barrier(2)
-
-    def meeting(witness: StrictWitness) -> Callable[[Answer], Answer]:
-        """Its next answer waits for the other's, the ones after it for nobody."""
-
-        def wait(answer: Answer) -> Answer:
-            witness.twist = None
-            met.wait(60)
-            return answer
-
-        return wait
-
-    scene.witness.twist, second.twist = meeting(scene.witness), meeting(second)
-    client = new_client(total_seconds=60)
-    with serving(second) as url:
-        prove = broker.tree.consistency
-        broker.witnesses[:] = [
-            TlogWitness(scene.url, scene.witness.signer.key, client, prove),
-            TlogWitness(url, second.signer.key, client, prove),
-        ]
-        assert await broker.conflicts() == []
-    await client.aclose()
-    assert not met.broken
-    assert await broker.cosigned(second.signer.key)
