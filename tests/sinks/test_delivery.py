@@ -6,18 +6,21 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import delete, text, update
 
+from broker.adapters.sinks import delivery as delivering
 from broker.adapters.sinks.delivery import Pace
 from broker.adapters.sinks.sink import Batch, DeliveryFailed
 from broker.adapters.sinks.syslog import SyslogConfig, SyslogSink
 from broker.adapters.sinks.webhook import WebhookConfig, WebhookSink
+from broker.adapters.store import sinks as leases
 from broker.adapters.store.engine import Database
 from broker.adapters.store.records import StoredRecord
 from broker.adapters.store.schema import audit_records, audit_sinks
-from broker.adapters.store.sinks import LEASE
+from broker.adapters.store.sinks import SinkEntry
 from broker.audit.verify import Verifier
 from tests.e2e.processes import free_port
 from tests.sinks import conftest
@@ -32,7 +35,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []
-        self.tried = 0
+        self.tried = self.cancelled = 0
         self.fault: Callable[[Batch], None] | None = None
         self.open = asyncio.Event()
         self.open.set()
@@ -42,7 +45,11 @@ class Recorder:
         self.tried += 1
         if self.fault is not None:
             self.fault(batch)
-        await self.open.wait()
+        try:
+            await self.open.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
         self.batches.append(batch)
 
     async def aclose(self) -> None:
@@ -239,7 +246,20 @@ async def test_few_records_wait_for_more(log: Log) -> None:
 
 
 @pytest.fixture
-async def replicas(database_url: str) -> AsyncIterator[tuple[Log, Log]]:
+def long_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No lease ends by itself, however slow the machine is."""
+    monkeypatch.setattr(leases, "LEASE", timedelta(hours=1))
+    monkeypatch.setattr(delivering, "_RENEW_EVERY", 3600)
+
+
+async def end_lease(log: Log) -> None:
+    async with log.database.begin() as conn:
+        past = await log.database.now(conn) - timedelta(seconds=1)
+        await conn.execute(update(audit_sinks).values(held_until=past))
+
+
+@pytest.fixture
+async def replicas(long_lease: None, database_url: str) -> AsyncIterator[tuple[Log, Log]]:
     """Two broker processes on one database, as far as the database can tell."""
     async with AsyncExitStack() as stack:
         made = []
@@ -278,9 +298,7 @@ async def test_a_process_that_dies_is_succeeded_within_its_lease(
     async with two.delivering(heir, batch_records=100) as delivery:
         await until(lambda: delivery._workers["siem"]._standing is not None)
         assert heir.batches == []
-        async with two.database.begin() as conn:  # as if the lease were over
-            past = await two.database.now(conn) - LEASE
-            await conn.execute(update(audit_sinks).values(held_until=past))
+        await end_lease(two)
         await until(two.done)
     # What was under way is repeated as it was, and the rest follows.
     assert [len(batch.records) for batch in heir.batches] == [20, 11]
@@ -296,9 +314,7 @@ async def test_a_process_that_slept_through_its_lease_moves_nothing(
     await one.record(5)
     async with one.delivering(asleep, pace=Pace(look=0.01, stop=5), seconds=3600):
         await until(lambda: asleep.tried == 1)
-        async with two.database.begin() as conn:
-            past = await two.database.now(conn) - LEASE
-            await conn.execute(update(audit_sinks).values(held_until=past))
+        await end_lease(two)
         async with two.delivering(heir):
             await until(two.done)
             assert heir.seqs == list(range(1, 7))
@@ -308,6 +324,25 @@ async def test_a_process_that_slept_through_its_lease_moves_nothing(
             await until(two.done)
     assert gapless(heir.seqs + asleep.seqs, 11) or gapless(asleep.seqs + heir.seqs, 11)
     assert (await two.standing()).position == 11
+
+
+async def test_a_process_that_lost_its_sink_stops_delivering(
+    replicas: tuple[Log, Log], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivering, "_RENEW_EVERY", 0.01)
+    one, two = replicas
+    slow = Recorder()
+    slow.open.clear()
+    await one.record(5)
+    async with one.delivering(slow, seconds=3600) as delivery:
+        await until(lambda: slow.tried == 1)
+        # It renews its lease all the while: the settings' change takes the sink away.
+        await two.store.configure([SinkEntry("siem", {"kind": "moved"}, "now")])
+        await until(lambda: slow.cancelled == 1)
+        await until(lambda: delivery._workers["siem"]._foreign)
+        slow.open.set()
+    assert slow.batches == []
+    assert (await two.standing()).position == 0
 
 
 async def test_a_sink_that_another_process_changed_gets_nothing_from_this_one(log: Log) -> None:

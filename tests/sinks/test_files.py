@@ -19,7 +19,7 @@ import pytest
 from broker.adapters.sinks.files import FileSink, Rotation, StdoutSink
 from broker.adapters.sinks.sink import DeliveryFailed
 from broker.audit.verify import Verifier
-from tests.sinks.conftest import make_batch
+from tests.sinks.conftest import make_batch, until
 
 ROOM = Rotation(max_bytes=10_000_000, keep=3)
 
@@ -174,12 +174,18 @@ async def test_two_writers_of_one_file_are_noticed(tmp_path: Path) -> None:
 async def test_a_write_that_hangs_is_not_piled_upon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release = threading.Event()
+    entered, release = threading.Event(), threading.Event()
+
+    def hang(_: int) -> None:
+        entered.set()
+        release.wait(60)
+
     sink = FileSink("f", tmp_path / "audit.jsonl", ROOM)
-    monkeypatch.setattr(os, "fsync", lambda _: release.wait(60))
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.2):
-            await sink.deliver(make_batch())
+    monkeypatch.setattr(os, "fsync", hang)
+    hanging = asyncio.create_task(sink.deliver(make_batch()))
+    await until(entered.is_set)
+    hanging.cancel()
+    await asyncio.wait({hanging})
     with pytest.raises(DeliveryFailed, match="still hangs"):
         await sink.deliver(make_batch())
     release.set()
@@ -244,13 +250,14 @@ def test_a_pipe_that_hangs_does_not_hold_up_the_end_of_the_process() -> None:
     code = (
         "import asyncio\n"
         "from broker.adapters.sinks.files import StdoutSink\n"
-        "from tests.sinks.conftest import make_batch\n"
+        "from broker.adapters.sinks.sink import DeliveryFailed\n"
+        "from tests.sinks.conftest import make_batch, until\n"
         "async def main():\n"
         "    sink = StdoutSink('out', 0.2)\n"
         "    try:\n"
         "        async with asyncio.timeout(0.1):\n"
         "            await sink.deliver(make_batch(1, 50, pad=20_000))\n"
-        "    except TimeoutError:\n"
+        "    except (TimeoutError, DeliveryFailed):\n"
         "        await sink.aclose()\n"
         "asyncio.run(main())\n"
     )

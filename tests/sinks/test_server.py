@@ -124,7 +124,7 @@ async def test_a_sink_that_hangs_and_a_server_that_is_killed_cost_no_record(
     await until(lambda: holds_all(written(tmp_path), log))
     added = [line for line in log if "audit.sinks_changed" in line]
     assert len(added) == 2
-    assert receiver.url in added[0]
+    assert receiver.url.removesuffix("/in") in added[0]
     assert await world.stop(spare, signal.SIGTERM) == 0
     for text in (*log, first.output(), second.output()):
         assert SECRET not in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -18,6 +19,12 @@ from tests.store.journal_scene import event, log
 
 SIEM = SinkEntry("siem", {"kind": "webhook", "url": "https://siem.example.com/in"})
 ARCHIVE = SinkEntry("archive", {"kind": "s3", "bucket": "logs"}, start="beginning")
+
+
+@pytest.fixture(autouse=True)
+def _long_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None ends by itself, however slow the machine is."""
+    monkeypatch.setattr(sinks, "LEASE", timedelta(hours=1))
 
 
 async def record(database: Database, count: int, size: int = 1) -> None:
