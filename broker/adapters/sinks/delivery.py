@@ -36,12 +36,14 @@ from broker.adapters.store.sinks import (
     SqlSinks,
 )
 from broker.adapters.telemetry.instruments import Instruments
+from broker.audit.chain import MAX_RECORD_BYTES
 from broker.errors import AuditUnavailable
 
 _log = logging.getLogger(__name__)
 
 _RENEW_EVERY = LEASE.total_seconds() / 3
 _BATCH_BYTES = 1024 * 1024
+_BATCHES_BEFORE_MORE = 5
 # A sink that has not moved for this long while there is something to deliver is behind.
 _BEHIND_AFTER = 60.0
 
@@ -166,7 +168,9 @@ class _Worker:
         self._me = me
         self._failed = instruments.sink_failures.labels(of.name)
         self._pace = pace
+        # How many go at once, how many did the last time, and how many batches were taken so.
         self._limit = of.batch_records
+        self._tried = self._taken = 0
         self._due = asyncio.Event()
         self._stopping = False
         self._standing: SinkStanding | None = None
@@ -267,14 +271,27 @@ class _Worker:
             self.of.name, self._me, batch.last
         ):
             return None
+        self._tried = len(batch.records)
         held = await self._while_held(self._deliver(batch))
         if not held or not await self._store.advance(self.of.name, self._me, batch.last):
             _log.warning("sink %s: another process took it over", self.of.name)
             return None
-        self._limit = self.of.batch_records
         self._waiting_since = None
-        enough = len(batch.records) >= self._limit
-        return Claim(batch.last, None, 0) if enough and not self._stopping else None
+        on = self._is_full(batch) and not self._stopping
+        self._allow_more()
+        return Claim(batch.last, None, 0) if on else None
+
+    def _is_full(self, batch: Batch) -> bool:
+        """Whether it was cut off by its number or its bytes: what follows does not wait then."""
+        size = sum(len(one.record) for one in batch.records)
+        return len(batch.records) >= self._limit or size > _BATCH_BYTES - MAX_RECORD_BYTES
+
+    def _allow_more(self) -> None:
+        """A receiver that took several batches of what it called enough is asked for more."""
+        self._taken += 1
+        if self._limit < self.of.batch_records and self._taken >= _BATCHES_BEFORE_MORE:
+            self._limit = min(self._limit * 2, self.of.batch_records)
+            self._taken = 0
 
     async def _next_batch(self, claim: Claim) -> Batch | None:
         records = await self._store.batch(
@@ -314,9 +331,10 @@ class _Worker:
 
     async def _note_failure(self, claim: Claim, failed: DeliveryFailed) -> None:
         self._failed.inc()
-        smaller = failed.too_large and self._limit > 1
+        smaller = failed.too_large and self._tried > 1
         if smaller:
-            self._limit = max(self._limit // 2, 1)
+            self._limit = self._tried // 2
+            self._taken = 0
         wait = self._wait(claim.failures, failed)
         _log.warning("sink %s: %s; tried again in %.0f s", self.of.name, failed.reason, wait)
         await self._store.fail(
