@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.docs.pages import Block
 from tests.e2e.processes import Process, until
 
 _SECONDS = 120.0
+_OLD_SECONDS = 120.0
 _GRANT = re.compile(r"g-[a-z2-7]{26}")
 _ENROLMENT_CODE = re.compile(r"^[a-z2-7]{6}(?:-[a-z2-7]{6}){3}$", re.MULTILINE)
 
@@ -69,6 +71,7 @@ class Reader:
     ready: str = ""
     staying: list[Process] = field(default_factory=list)
     commands: int = 0
+    browsed: dict[str, float] = field(default_factory=dict)
 
     def follow(self, block: Block) -> str:
         """Do what a block says; what was printed. Raises AssertionError where it fails."""
@@ -92,6 +95,11 @@ class Reader:
     def follow_text(self, at: str, text: str) -> str:
         """A command that is on no page."""
         return self.follow(Block("sh", text, None, at, stays=False, fails=False))
+
+    def keep_fresh(self, name: str) -> None:
+        """Log in again before a factor is five minutes old, however slow this machine is."""
+        if time.monotonic() - self.browsed[name] > _OLD_SECONDS:
+            self.follow_text(name, "broker login")
 
     def close(self) -> None:
         for process in self.staying:
@@ -144,6 +152,7 @@ class Reader:
     def _browse(self, terminal: Terminal, url: str, said: str) -> None:
         """A code for enrolling is what the command before printed."""
         assert terminal.person is not None, f"nobody is there to open {url}"
+        self.browsed[terminal.person.username] = time.monotonic()
         codes = _ENROLMENT_CODE.findall(said)
         code = codes[-1] if codes else ""
         terminal.person.sign_in(terminal.browser, url, enrolment_code=code)

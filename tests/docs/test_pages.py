@@ -122,8 +122,10 @@ def test_the_readme_the_tutorials_and_the_runbooks(office: Reader) -> None:
     for page in TUTORIALS:
         found = blocks(page, default="grace")
         assert sum(len(block.commands) for block in found if block.kind == "sh") >= 5
+        office.keep_fresh("grace")
         for block in found:
             office.follow(block)
+    office.keep_fresh("grace")
     *incidents, last = blocks(DOCS / "operations" / "incidents.md", default="grace")
     for block in incidents:
         office.follow(block)
