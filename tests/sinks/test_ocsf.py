@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jsonschema_rs import validate
 from py_ocsf_models.events.base_event import BaseEvent
 from py_ocsf_models.objects.api import API
@@ -14,8 +16,9 @@ from py_ocsf_models.objects.metadata import Metadata
 from py_ocsf_models.objects.user import User
 
 from broker.adapters.sinks import ocsf
+from broker.adapters.store.records import StoredRecord
 from broker.audit.chain import leaf_hash
-from broker.audit.record import SYSTEM, Actor, EventType, Outcome
+from broker.audit.record import SYSTEM, Actor, Event, EventType, Outcome, clean_and_prepare
 from tests.sinks.records import TIME, stored
 
 # What OCSF 1.5.0 demands of the three classes (schema.ocsf.io): required attributes, the captions
@@ -122,6 +125,34 @@ def check(event_type: EventType, actor: Actor, outcome: Outcome) -> None:
     assert made["metadata"]["event_code"] == event_type.value
     assert made["status"] == ("Success" if outcome is Outcome.SUCCESS else "Failure")
     assert leaf_hash(made["raw_data"].encode()).hex() == made["metadata"]["uid"]
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text("abc_", max_size=5), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+_NAMES = ("principal", "role", "role_arn", "account_id", "grant", "code", "reason", "region")
+_MEMBERS = st.dictionaries(st.sampled_from(_NAMES) | st.text("abc", max_size=5), _JSON, max_size=6)
+
+
+@settings(max_examples=100)
+@given(
+    st.sampled_from(EventType), st.lists(st.text(max_size=30), min_size=5, max_size=5), _MEMBERS,
+    _MEMBERS,
+)  # fmt: skip
+def test_nothing_that_can_be_recorded_stops_a_sink(
+    event_type: EventType, texts: list[str], subject: dict[str, object], detail: dict[str, object]
+) -> None:
+    happened = Event(event_type, Actor(*texts), Outcome.SUCCESS, subject, detail, texts[0])
+    record = clean_and_prepare(happened)[1].record(3, TIME)
+    leaf = leaf_hash(record)
+    made = event(StoredRecord(3, record, leaf, leaf))
+    assert leaf_hash(made["raw_data"].encode()).hex() == made["metadata"]["uid"]
+    validate(_BASE, made)
 
 
 def test_an_event_leads_back_to_the_log() -> None:
