@@ -159,6 +159,24 @@ async def test_what_is_no_file_of_ours_is_refused(tmp_path: Path) -> None:
     await absent.aclose()
 
 
+async def test_a_file_that_holds_something_else_keeps_all_of_it(tmp_path: Path) -> None:
+    """Its end would be taken for half a line."""
+    for content in (b"SQLite format 3\x00" + bytes(5000), b'{\n  "version": 1', b"x"):
+        path = tmp_path / "broker.db"
+        path.write_bytes(content)
+        sink = FileSink("f", path, ROOM)
+        with pytest.raises(DeliveryFailed, match="something else than records") as failed:
+            await sink.deliver(make_batch())
+        await sink.aclose()
+        assert failed.value.refused
+        assert path.read_bytes() == content
+    path.write_bytes(b"{")  # of the first line that there ever was, half
+    sink = FileSink("f", path, ROOM)
+    await sink.deliver(make_batch(1, 2))
+    await sink.aclose()
+    assert numbers(path) == [1, 2]
+
+
 async def test_two_writers_of_one_file_are_noticed(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     one, two = FileSink("a", path, ROOM), FileSink("b", path, ROOM)

@@ -20,6 +20,7 @@ from pathlib import Path
 from broker.adapters.sinks.sink import Batch, DeliveryFailed, OwnThread
 
 _TAIL = 64 * 1024
+_LINE = b'{"'  # what every format's lines begin with
 # What a pipe takes whole once it says that it takes anything (POSIX: at least 512).
 _PIPE_PIECE = min(select.PIPE_BUF, 4096)
 _POLL_SECONDS = 0.5
@@ -157,13 +158,19 @@ class StdoutSink:
 
 
 def _take(descriptor: int, path: Path) -> None:
-    """Two that write to one file would cut off each other's lines."""
+    """Two that write to one file would cut off each other's lines; what is not a log would lose its
+    end as half a line.
+    """
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         raise DeliveryFailed(f"{path} is not a plain file")
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise DeliveryFailed(f"another process writes to {path}") from None
+    # A mistyped path must not cost a database its last page.
+    begins = os.pread(descriptor, len(_LINE), 0)
+    if begins != _LINE[: len(begins)]:
+        raise DeliveryFailed(f"{path} holds something else than records", refused=True)
 
 
 def _cut_torn_line(descriptor: int) -> None:
