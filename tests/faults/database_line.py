@@ -21,11 +21,11 @@ _LOOK_UP_EVERY = 0.2
 
 
 class Cut(enum.Enum):
-    """Where the line breaks; each value completes "the line breaks …"."""
+    """Where the line breaks, by the name that `listing` has for it."""
 
-    MESSAGE = "at a message from the server process, whatever it asks"
-    BEFORE_COMMIT = "when COMMIT is on its way, before PostgreSQL has it"
-    AFTER_COMMIT = "when PostgreSQL has committed: the answer to COMMIT is lost"
+    MESSAGE = "line cut"
+    BEFORE_COMMIT = "line cut before COMMIT"
+    AFTER_COMMIT = "line cut after COMMIT"
 
 
 class DatabaseLine:

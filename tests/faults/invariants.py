@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, select, update
 
 from broker.adapters.store.engine import Database
 from broker.adapters.store.schema import (
@@ -214,6 +214,20 @@ class Outside:
         assert granted <= {row.id for row in seen.grants}
         assert sum(record["type"] == "session.refreshed" for record in records) >= refreshed
         return records
+
+    async def admin_is_fresh(self, url: str) -> None:
+        """As if the admin had just shown the second factor."""
+        admin = self._world.admin
+        assert admin is not None
+        async with self.database.begin() as conn:
+            now = await self.database.now(conn)
+            await conn.execute(
+                update(login_sessions)
+                .where(login_sessions.c.principal_id == admin.principal_id)
+                .values(mfa_time=now)
+            )
+        async with self._world.client() as client:
+            assert await self._world.refresh(client, url, admin), admin.ended
 
     async def intents_become_terminal(self) -> None:
         """Wait until no intent is open. None may be open for longer than TERMINAL_WITHIN."""

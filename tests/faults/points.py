@@ -146,6 +146,18 @@ def _when_answered(passed: Pass) -> None:
     RequestResponseCycle.send = sent  # type: ignore[method-assign]
 
 
+def _when_reaped(passed: Pass) -> None:
+    reap = PostgresLedger.reap
+
+    async def reaped(self: PostgresLedger, older_than: float, limit: int) -> int:
+        closed = await reap(self, older_than, limit)
+        if closed:
+            passed()
+        return closed
+
+    PostgresLedger.reap = reaped  # type: ignore[method-assign]
+
+
 def _flush_points(kind: str, subject: str, needs: str = "issuances") -> list[Point]:
     """The steps of the group commit that holds it."""
     return [
@@ -268,7 +280,7 @@ REAPER = [
     Point(
         "reaper, after COMMIT",
         "with old intents closed as orphaned and committed",
-        after(PostgresLedger, "reap"),
+        _when_reaped,
         "orphans",
     ),
 ]

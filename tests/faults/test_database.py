@@ -21,6 +21,7 @@ from tests.conftest import PostgresCluster, roomy_memory, run_apart, start_postg
 from tests.faults.counts import record
 from tests.faults.database_line import Cut, DatabaseLine
 from tests.faults.invariants import Outside
+from tests.faults.listing import DATABASE
 from tests.faults.load import Load
 from tests.faults.world import World
 
@@ -177,7 +178,7 @@ class Trial:
             async with asyncio.timeout(60):
                 while self._line.left:  # noqa: ASYNC110 - other threads do it
                     await asyncio.sleep(0.05)
-        self.counts[cut.name] += times
+        self.counts[cut.value] += times
 
     async def _outage(
         self, name: str, outage: Callable[[], AbstractAsyncContextManager[None]]
@@ -194,7 +195,7 @@ class Trial:
         async with self._served_again():
             await asyncio.to_thread(restart, self._cluster)
             await self._outside.database.engine.dispose()
-        self.counts["restarted"] += 1
+        self.counts["PostgreSQL killed"] += 1
 
     @asynccontextmanager
     async def _served_again(self) -> AsyncIterator[None]:
@@ -228,6 +229,7 @@ async def test_a_failing_database_loses_nothing_and_is_healed_by_nobody(
     await world.start_servers()
     trial = Trial(world, outside, line, cluster)
     await trial.all_once(3)
+    assert set(trial.counts) == set(DATABASE)
     assert_no_crash(world)
     await outside.intents_become_terminal()
     await outside.all_holds()

@@ -109,7 +109,7 @@ class World:
         database_url: str,
         aws: AwsStandIn,
         *,
-        people: int = 8,
+        people: int = 6,
         servers_url: str | None = None,
     ) -> Self:
         """`servers_url`: where the servers find the database, if elsewhere."""
