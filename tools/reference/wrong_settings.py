@@ -323,6 +323,12 @@ AT_START: Mapping[str, tuple[Wrong, ...]] = {
             settings={"keys": {"sealing": "vault:secret"}},
         ),
         Wrong(
+            "A key in AWS KMS by its alias",
+            "keys.signing: write awskms:arn:aws:kms:REGION:ACCOUNT:key/ID, the ARN of a key",
+            "Write the key's ARN: an alias may mean another key tomorrow.",
+            settings={"keys": {"signing": "awskms:alias/broker"}},
+        ),
+        Wrong(
             "The sealing keys can be read by others",
             "keys/sealing can be read by others (mode 0644); run: chmod 600",
             "Run that. If others may have read it: [key leaked](../operations/incidents.md"
@@ -378,6 +384,38 @@ AT_START: Mapping[str, tuple[Wrong, ...]] = {
             "audit.checkpoint_copies.0: write file:PATH, directory:PATH or s3://BUCKET/PREFIX",
             "Write one of these.",
             settings={"audit": {"checkpoint_copies": ["ftp://backup"]}},
+        ),
+        Wrong(
+            "A sink of a kind that is not known",
+            "audit.sinks.0: Input tag 'splunk' found using 'kind' does not match any",
+            "Write one of those it names; see [sinks](../operations/sinks.md).",
+            settings={"audit": {"sinks": [{"name": "siem", "kind": "splunk"}]}},
+        ),
+        Wrong(
+            "A sink over plain http",
+            "audit.sinks.0.webhook.url: plain http is for loopback addresses alone",
+            "Write `https://`.",
+            settings={
+                "audit": {
+                    "sinks": [{"name": "siem", "kind": "webhook", "url": "http://siem.example.com"}]
+                }
+            },
+        ),
+        Wrong(
+            "Two sinks of one name",
+            "audit.sinks: two [[audit.sinks]] entries have the same name",
+            "Rename one: its position goes by it.",
+            settings={
+                "audit": {
+                    "sinks": [{"name": "out", "kind": "stdout"}, {"name": "out", "kind": "stdout"}]
+                }
+            },
+        ),
+        Wrong(
+            "A witness without its key",
+            "audit.witnesses.0.key: Field required",
+            "Write its verifier key, from a place that you trust.",
+            settings={"audit": {"witnesses": [{"url": "https://witness.example.com"}]}},
         ),
         Wrong(
             "The log was signed further than this database knows: an old backup",
