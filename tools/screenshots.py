@@ -16,10 +16,14 @@ import httpx
 import pyotp
 from playwright.sync_api import Page, sync_playwright
 
+from broker.access.versions import NewPolicy
 from broker.adapters.migrations import migrate
 from broker.adapters.sealing import FileKeyRing
 from broker.adapters.signing import SigningKeys
-from broker.devstack import people
+from broker.adapters.store.access import SqlAccessStore
+from broker.adapters.store.engine import Database
+from broker.audit.record import SYSTEM, Event, EventType, Outcome
+from broker.devstack import people, tour
 from broker.server_cli.configuration import configure_logging
 from broker.server_cli.dev import local_stack
 from broker.server_cli.migrate import log_origin
@@ -54,11 +58,27 @@ async def _serve_and_take(settings: Settings) -> None:
     FileKeyRing.create(settings.keys.sealing_path)
     SigningKeys.create(settings.keys.signing_path, log_origin(settings.server.public_url))
     await migrate(settings.database.url.get_secret_value())
+    await _apply_policy(settings)
     async with serving(settings):
         code = await create_enrolment_code(
             settings, provider=people.PROVIDER, email=people.ALICE.email
         )
         await asyncio.to_thread(_take, settings.server.public_url, code)
+
+
+async def _apply_policy(settings: Settings) -> None:
+    """The tour's, so that there are roles to see."""
+    text = tour.POLICY.read_text("utf-8")
+    database = Database.open(settings.database.url.get_secret_value())
+    try:
+        await SqlAccessStore(database).apply_policy(
+            NewPolicy(text, frozenset(), frozenset()),
+            expected=0,
+            applied_by=SYSTEM.id,
+            event=Event(EventType.ACCESS_APPLIED, SYSTEM, Outcome.SUCCESS),
+        )
+    finally:
+        await database.aclose()
 
 
 def _take(url: str, enrolment_code: str) -> None:
