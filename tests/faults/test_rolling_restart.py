@@ -16,11 +16,12 @@ from tests.faults.invariants import Outside
 from tests.faults.world import ASKING, Person, World
 
 # A moment's rest of each person: the restarts matter, not how many requests a second there are.
-_REST = 0.1
+REST = 0.2
+LITTLE_REST = 0.02
 ROUNDS = 6
 
 
-async def use(world: World, url: str, person: Person, over: asyncio.Event) -> None:
+async def use(world: World, url: str, person: Person, over: asyncio.Event, rest: float) -> None:
     """One person's terminal, on a connection that it keeps; a new pair of tokens now and then."""
     connector = aiohttp.TCPConnector(limit=1)
     async with aiohttp.ClientSession(timeout=ASKING, connector=connector) as client:
@@ -31,16 +32,16 @@ async def use(world: World, url: str, person: Person, over: asyncio.Event) -> No
             if turn % 10 == 0:
                 while not await world.refresh(client, url, person):
                     assert person.ended is None, person.ended
-            await asyncio.sleep(_REST)
+            await asyncio.sleep(rest)
 
 
 @asynccontextmanager
-async def in_use(world: World, balancer: Balancer) -> AsyncIterator[None]:
+async def in_use(world: World, balancer: Balancer, rest: float = REST) -> AsyncIterator[None]:
     over = asyncio.Event()
     with balancer.running():
         async with asyncio.TaskGroup() as group:
             for person in world.people:
-                group.create_task(use(world, balancer.url, person, over))
+                group.create_task(use(world, balancer.url, person, over, rest))
             try:
                 yield
             finally:
@@ -50,7 +51,7 @@ async def in_use(world: World, balancer: Balancer) -> AsyncIterator[None]:
 async def until_asked(world: World, times: int) -> None:
     goal = world.given.asked + times
     while world.given.asked < goal:  # noqa: ASYNC110 - counted by tasks that know nothing of this
-        await asyncio.sleep(_REST)
+        await asyncio.sleep(LITTLE_REST)
 
 
 async def restart_each(world: World, balancer: Balancer, requests: int) -> None:
@@ -61,7 +62,7 @@ async def restart_each(world: World, balancer: Balancer, requests: int) -> None:
         assert await world.stop(port, signal.SIGTERM) == 0, fork.output()
         await world.start(port)
         while not balancer.takes(port):  # noqa: ASYNC110 - another thread's finding
-            await asyncio.sleep(_REST)
+            await asyncio.sleep(LITTLE_REST)
     await until_asked(world, requests)
 
 
@@ -86,10 +87,10 @@ async def test_no_request_is_lost_when_each_of_three_is_restarted(
     async with in_use(world, refusing):
         # Those that are started from now on are for a balancer that goes by /readyz.
         world.settings["BROKER_SERVER__DRAIN_SECONDS"] = "1.5"
-        await restart_each(world, refusing, 30)
+        await restart_each(world, refusing, 20)
     probing = Balancer(world.ports, probing=True)
     async with in_use(world, probing):
-        await restart_each(world, probing, 30)
+        await restart_each(world, probing, 20)
     assert world.given.unanswered == 0
     assert not world.given.refused
     await one_chain_and_nothing_twice(world, outside)
@@ -102,7 +103,7 @@ async def test_of_thousands_of_requests_one_in_a_thousand_is_lost_at_most(
 ) -> None:
     await world.start_servers()
     balancer = Balancer(world.ports)
-    async with in_use(world, balancer):
+    async with in_use(world, balancer, LITTLE_REST):
         for _ in range(ROUNDS):
             await restart_each(world, balancer, 250)
     lost = world.given.unanswered + world.given.refused.total()
