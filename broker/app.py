@@ -134,7 +134,7 @@ async def _compose(
     database = await open_database(settings, stack, meters)
     ring = await load_sealing(settings.key_place(settings.keys.sealing), database)
     signing = await load_signing(settings.key_place(settings.keys.signing), database)
-    delegates = await open_delegates(signing, stack)
+    delegates = await open_delegates(signing, database, stack)
     outside: dict[str, Connect] = {}
     if providers is None:
         providers = await open_providers(settings, stack)

@@ -6,9 +6,10 @@ continue what was signed. Does not own: how any of them works (`adapters`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from broker.adapters import checkpoint_copies, kms_signing, witness
 from broker.adapters.checkpoints import CheckpointPublisher
@@ -24,6 +25,7 @@ from broker.adapters.rollback import (
 )
 from broker.adapters.signing import SigningKeys
 from broker.adapters.store.checkpoints import SqlCheckpoints
+from broker.adapters.store.engine import Database
 from broker.adapters.store.journal import GroupCommitJournal
 from broker.adapters.store.records import AuditRecords
 from broker.adapters.store.tree import AuditTree
@@ -44,11 +46,14 @@ class StoredParts:
     journal: GroupCommitJournal
 
 
-async def open_delegates(signing: SigningKeys, stack: AsyncExitStack) -> Delegates | None:
+async def open_delegates(
+    signing: SigningKeys, database: Database, stack: AsyncExitStack
+) -> Delegates | None:
     """None where the log's key is at hand, and signs receipts itself."""
     if not kms_signing.is_kms(signing.signer):
         return None
-    delegates = Delegates(signing.log.origin, signing.signer)
+    now = await _records_clock(database)
+    delegates = Delegates(signing.log.origin, signing.signer, now=now)
     try:
         await delegates.start()
     except CannotSign as fault:
@@ -58,6 +63,15 @@ async def open_delegates(signing: SigningKeys, stack: AsyncExitStack) -> Delegat
         ) from fault
     stack.push_async_callback(delegates.aclose)
     return delegates
+
+
+async def _records_clock(database: Database) -> Callable[[], datetime]:
+    """The database's, which dates records: a host whose own is wrong would certify its delegate
+    for another time, and every client would call the receipts false.
+    """
+    async with database.read() as conn:
+        ahead = await database.now(conn) - datetime.now(UTC)
+    return lambda: datetime.now(UTC) + ahead
 
 
 async def start_signing(

@@ -23,7 +23,7 @@ from broker.audit.delegate import LONGEST, Certificate, delegate_name
 from broker.audit.note import CannotSign, Signer, VerifierKey
 from broker.audit.receipt import ReceiptKey
 
-# How far this host's clock and the database's, which dates records, may be apart.
+# How far the clock given here and the database's, which dates records, may drift apart.
 CLOCKS = timedelta(minutes=5)
 
 _log = logging.getLogger(__name__)

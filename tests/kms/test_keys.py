@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,8 +21,10 @@ from broker.adapters.store.log_keys import SqlLogKeys
 from broker.adapters.store.schema import audit_log_keys, sealing_keys
 from broker.adapters.store.sealing_keys import SqlSealingKeys
 from broker.audit.checkpoint import Checkpoint, follow, opened, succession
+from broker.audit.delegate import certified
 from broker.devstack.aws import Fault
 from broker.errors import StartupError
+from broker.log_setup import open_delegates
 from tests.kms.conftest import Kms, allow
 from tests.store.journal_scene import log
 from tests.unit.audit.keys import ORIGIN, TestSigner
@@ -47,6 +52,28 @@ async def test_the_first_key_of_a_log(kms: Kms, database: Database) -> None:
         await kms_signing.adopt(kms.signing(), None, ORIGIN, store)
     (rotated,) = [one for one in await log(database) if one["type"] == "keys.rotated"]
     assert rotated["detail"] == {"key": str(key), "previous": None}
+
+
+async def test_a_delegate_is_certified_by_the_clock_that_dates_records(
+    kms: Kms, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else clients would refuse every receipt of a host whose own clock is wrong."""
+    reference = kms.signing()
+    await kms_signing.adopt(reference, None, ORIGIN, SqlLogKeys(sqlite_database))
+    signing = await load_signing(place(reference), sqlite_database)
+    for ahead in (timedelta(hours=-3), timedelta(hours=3)):
+        monkeypatch.setattr(Database, "now", partial(_now, ahead))
+        async with AsyncExitStack() as stack:
+            delegates = await open_delegates(signing, sqlite_database, stack)
+            assert delegates is not None
+            assert delegates.current().certificate == delegates.certificate
+            certificate = certified(str(delegates.certificate), signing.log.keys)
+            assert certificate.covers(datetime.now(UTC) + ahead)
+            assert certificate.covers(datetime.now(UTC) + ahead + timedelta(hours=23))
+
+
+async def _now(ahead: timedelta, *_: object) -> datetime:
+    return datetime.now(UTC) + ahead
 
 
 async def test_from_a_file_to_kms_and_on_to_another_key_of_kms(
