@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Select, func, select, update
@@ -214,6 +217,28 @@ class Outside:
         assert granted <= {row.id for row in seen.grants}
         assert sum(record["type"] == "session.refreshed" for record in records) >= refreshed
         return records
+
+    async def verified_offline(self, folder: Path) -> str:
+        """What `broker audit verify` says of an export, the newest checkpoint and a receipt."""
+        seen = await Seen.now(self.database)
+        export, checkpoint = folder / "audit.jsonl", folder / "checkpoint"
+        receipt = folder / "receipt.json"
+        export.write_bytes(b"".join(export_line(r.record, r.leaf, r.chain) for r in seen.log))
+        newest = max(seen.notes, key=lambda note: opened(note, self._world.log_keys).size)
+        checkpoint.write_text(newest)
+        receipt.write_text(json.dumps(self._world.given.issued[-1]["receipt"]))
+        keys = [word for key in self._world.log_keys for word in ("--key", str(key))]
+        evidence = ["--checkpoint", str(checkpoint), "--receipt", str(receipt), *keys]
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "broker.entry", "audit", "verify", str(export), *evidence],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     async def admin_is_fresh(self, url: str) -> None:
         """As if the admin had just shown the second factor."""

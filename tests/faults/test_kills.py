@@ -140,6 +140,7 @@ async def test_a_process_killed_at_any_step_loses_and_gives_out_nothing(
     assert any(record["type"] == "issuance.orphaned" for record in records)
     for port in world.ports:
         assert await world.stop(port, signal.SIGTERM) == 0
+    assert (await outside.verified_offline(world.folder)).startswith("authentic: ")
 
 
 @pytest.mark.long
