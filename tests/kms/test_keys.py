@@ -220,6 +220,37 @@ async def test_after_a_rotation_old_secrets_open_and_new_ones_are_under_the_new_
     assert ring.is_current(ring.reseal(old, purpose="totp", owner="p-1"))
 
 
+async def test_a_rotation_with_the_settings_of_before_a_move_locks_nobody_out(
+    kms: Kms, database: Database
+) -> None:
+    """No setting would open keys of both."""
+    first, second, store = kms.sealing(), kms.sealing(), SqlSealingKeys(database)
+    await kms_sealing.create(first, None, store)
+    await kms_sealing.move(first, None, second, None, store)
+    kept = await store.all()
+    with pytest.raises(StartupError, match=str(second)):
+        await kms_sealing.rotate(first, None, store)
+    assert await store.all() == kept
+    assert (await load_sealing(place(second), database)).current == kept[-1].id
+
+
+async def test_of_a_move_and_a_rotation_at_once_one_comes_first(
+    kms: Kms, postgresql_database: Database
+) -> None:
+    first, second, store = kms.sealing(), kms.sealing(), SqlSealingKeys(postgresql_database)
+    await kms_sealing.create(first, None, store)
+    for _ in range(4):
+        done = await asyncio.gather(
+            kms_sealing.move(first, None, second, None, store),
+            kms_sealing.rotate(first, None, store),
+            kms_sealing.rotate(first, None, store),
+            return_exceptions=True,
+        )
+        assert all(one is None or isinstance(one, StartupError) for one in done), done
+        (reference,) = {one.reference for one in await store.all()}
+        first, second = KmsReference.parse(reference), kms.sealing()
+
+
 async def test_the_keys_of_a_file_move_to_kms(
     kms: Kms, sqlite_database: Database, tmp_path: Path
 ) -> None:
@@ -256,7 +287,13 @@ async def test_a_key_that_another_key_of_kms_wrapped_is_not_opened(
     """An attacker's own, which they may let the broker use, put among the old ones."""
     reference, theirs, store = kms.sealing(), kms.sealing(), SqlSealingKeys(sqlite_database)
     await kms_sealing.create(theirs, None, store)
-    await kms_sealing.rotate(reference, None, store)
+    (planted,) = await store.all()
+    await kms_sealing.move(theirs, None, reference, None, store)
+    async with sqlite_database.begin() as conn:
+        values = {"reference": planted.reference, "wrapped": planted.wrapped}
+        await conn.execute(
+            update(sealing_keys).where(sealing_keys.c.id == planted.id).values(**values)
+        )
     calls = len(kms.aws.kms.calls)
     with pytest.raises(StartupError, match=str(theirs)):
         await load_sealing(place(reference), sqlite_database)

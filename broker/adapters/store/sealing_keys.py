@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,6 +18,8 @@ from broker.adapters.store.records import append
 from broker.adapters.store.schema import factors, sealing_keys
 from broker.audit.record import SYSTEM, Event, EventType, Outcome
 from broker.errors import StartupError
+
+_CHANGE = 0x62726B_7365616C  # the advisory lock under which sealing keys are added and moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class SqlSealingKeys:
         are keys, or a lone new key where secrets are sealed already, which it would not open.
         """
         async with self._database.begin() as conn:
+            await _lock(conn)
             if await _all(conn):
                 raise StartupError("this database has sealing keys of KMS already: rotate them")
             sealed = (await conn.execute(select(factors.c.id).limit(1))).first()
@@ -53,10 +56,17 @@ class SqlSealingKeys:
             await self._add(conn, keys)
 
     async def add(self, key: WrappedKey) -> None:
-        """Keep a key and make it the current one. Raises StartupError where another was added at
-        the same time.
+        """Keep a key and make it the current one. Raises StartupError where the others are wrapped
+        by another key of KMS: no setting would open both.
         """
         async with self._database.begin() as conn:
+            await _lock(conn)
+            for one in await _all(conn):
+                if one.reference != key.reference:
+                    raise StartupError(
+                        f"the sealing keys are wrapped by {one.reference} by now: set [keys]"
+                        " sealing to that first"
+                    )
             await self._add(conn, [key])
 
     async def replace(self, keys: Sequence[WrappedKey]) -> None:
@@ -65,6 +75,7 @@ class SqlSealingKeys:
         """
         *same, new = keys
         async with self._database.begin() as conn:
+            await _lock(conn)
             if [one.id for one in await _all(conn)] != [one.id for one in same]:
                 raise StartupError("another process added a sealing key; try again")
             for one in same:
@@ -101,6 +112,12 @@ class SqlSealingKeys:
             detail={"key": keys[-1].id, "reference": keys[-1].reference},
         )
         await append(conn, [event])
+
+
+async def _lock(conn: AsyncConnection) -> None:
+    """Of two that change the keys at once, one finds what the other has made of them."""
+    if conn.dialect.name == "postgresql":
+        await conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CHANGE})
 
 
 async def _all(conn: AsyncConnection) -> tuple[WrappedKey, ...]:
