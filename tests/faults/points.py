@@ -219,7 +219,7 @@ ISSUANCE = [
         before(credentials, "answer"),
     ),
     Point("answered", "right after the answer's last byte was sent", _when_answered),
-    *_flush_points("failure", "failure that STS answered with", "refusals"),
+    *_flush_points("failure", "refusal by STS", "refusals"),
 ]
 MUTATORS = [
     Point(
