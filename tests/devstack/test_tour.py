@@ -13,9 +13,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_make_demo_runs_the_tour() -> None:
+    # Without MAKEFLAGS: under `make check` it would say which folder it enters and leaves.
+    environment = {"PATH": os.environ["PATH"]}
     asked = subprocess.run(
         ["make", "--dry-run", "--always-make", "demo"],
         cwd=ROOT,
+        env=environment,
         capture_output=True,
         text=True,
         check=True,

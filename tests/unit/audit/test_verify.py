@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 import broker.audit.authentic
 import broker.audit.chain
+import broker.audit.cosignature
+import broker.audit.delegate
 import broker.audit.ed25519
 import broker.audit.merkle
 import broker.audit.note
@@ -233,7 +235,7 @@ def test_a_light_client_can_verify() -> None:
     modules = (
         broker.audit.verify, broker.audit.chain, broker.audit.shapes, broker.audit.merkle,
         broker.audit.authentic, broker.audit.receipt, broker.audit.checkpoint, broker.audit.note,
-        broker.audit.ed25519, broker.audit.tiles,
+        broker.audit.ed25519, broker.audit.tiles, broker.audit.delegate, broker.audit.cosignature,
     )  # fmt: skip
     ours = {module.__name__ for module in modules} | {"broker.audit"}
     for module in modules:
