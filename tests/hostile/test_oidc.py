@@ -299,9 +299,9 @@ def test_ever_new_unknown_kids(world: World) -> None:
     before, people = idp.hits["/jwks"], world.state()
     who, began = world.visitor(), time.monotonic()
     for number in range(1000):
-        # Fifty from each address: the limit on logins would hide more, and more addresses would
+        # Twenty-five from each address: the limit on logins would hide more, and more addresses would
         # use up the minute's places for first refusals, which the next tests look at.
-        who.http.headers["x-forwarded-for"] = f"198.19.0.{number // 50 + 1}"
+        who.http.headers["x-forwarded-for"] = f"198.19.0.{number // 25 + 1}"
         asked = world.begin(who, "other")
         idp.alter = head(kid=f"unknown-{number}")
         assert world.back(who, state=asked["state"], code="any").status_code == 403
