@@ -299,7 +299,7 @@ def test_ever_new_unknown_kids(world: World) -> None:
     before, people = idp.hits["/jwks"], world.state()
     who, began = world.visitor(), time.monotonic()
     for number in range(1000):
-        # Twenty-five from each address: the limit on logins would hide more, and more addresses would
+        # Twenty-five an address: the limit on logins would hide more, and more addresses would
         # use up the minute's places for first refusals, which the next tests look at.
         who.http.headers["x-forwarded-for"] = f"198.19.0.{number // 25 + 1}"
         asked = world.begin(who, "other")
