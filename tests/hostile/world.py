@@ -425,6 +425,7 @@ class World:
 
     def stepped_up_admin(self) -> Person:
         """The admin, minutes later, with a second factor shown just now."""
+        self.admin.log_the_terminal_in()  # an access token lives for 15 minutes
         self.forget_steps(self.admin)
         shown = self.admin.api("POST", "/v1/mfa/verify", json={"code": self.admin.code()})
         assert shown.status_code == 200, shown.text

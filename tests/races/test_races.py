@@ -62,8 +62,9 @@ def test_authorization_code(arena: Arena) -> None:
 
 def test_device_code(arena: Arena) -> None:
     """One allowed device code, polled by everybody: one gets tokens."""
-    ada = arena.world.resident("race-device")
-    for _ in range(arena.rounds):
+    for turn in range(arena.rounds):
+        # Somebody else after a while: a person may type thirty user codes in ten minutes.
+        ada = arena.world.resident(f"race-device-{turn // 20}")
         arena.world.forget_steps(ada)
         started = arena.world.client().post(
             "/oauth/device_authorization", data={"client_id": "broker-cli", "host_name": "race"}
