@@ -15,7 +15,7 @@ from broker.adapters.reachability import Connect, Reachability
 from broker.adapters.sts import StsClient, StsConfig
 from broker.adapters.telemetry.instruments import Instruments
 from broker.identity.login import IdentityProvider
-from broker.settings import Settings
+from broker.settings import Aws, Settings
 
 
 async def open_providers(settings: Settings, stack: AsyncExitStack) -> dict[str, IdentityProvider]:
@@ -39,18 +39,19 @@ async def open_providers(settings: Settings, stack: AsyncExitStack) -> dict[str,
     }
 
 
+def sts_config(aws: Aws) -> StsConfig:
+    return StsConfig(
+        partition=aws.partition,
+        region=aws.region,
+        sts_endpoint_url=aws.sts_endpoint_url,
+        chained=aws.chained,
+        profile=aws.profile,
+    )
+
+
 async def open_sts(settings: Settings, stack: AsyncExitStack, meters: Instruments) -> StsClient:
     client = StsClient(
-        tuple(
-            StsConfig(
-                partition=aws.partition,
-                region=aws.region,
-                sts_endpoint_url=aws.sts_endpoint_url,
-                chained=aws.chained,
-                profile=aws.profile,
-            )
-            for aws in settings.aws
-        ),
+        tuple(sts_config(aws) for aws in settings.aws),
         observe=meters.sts_attempt,
     )
     stack.push_async_callback(client.aclose)

@@ -7,30 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
+from broker.adapters.loopback import is_loopback
 from broker.adapters.secret_mode import others_may_read
 
 _SECRET_FILE_LIMIT = 64 * 1024
 # A name, with the underscores that some networks have, or an address of either kind.
 _HOST = re.compile(rb"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
-
-
-def is_loopback(host: str | None) -> bool:
-    """Whether a URL's host names this machine alone."""
-    if host is None:
-        return False
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def safe_parts(url: str, what: str) -> SplitResult:

@@ -17,6 +17,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 from broker.settings import Settings
+from tools.renew import renew
 
 CHART = Path(__file__).parents[1] / "helm" / "broker"
 SCHEMA, README, VALUES = CHART / "values.schema.json", CHART / "README.md", CHART / "values.yaml"
@@ -150,15 +151,7 @@ def _setting_rows(settings: Schema) -> Iterator[tuple[str, str, str]]:
 
 
 def main(words: list[str]) -> int:
-    stale = []
-    for path, render in ((SCHEMA, schema_text), (README, readme_text)):
-        text = render()
-        if path.read_text("utf-8") != text:
-            stale.append(path.name)
-            if "--check" not in words:
-                path.write_text(text, "utf-8")
-    print("\n".join(f"{name} changed" for name in stale) or "nothing changed")
-    return 1 if stale and "--check" in words else 0
+    return renew({SCHEMA: schema_text, README: readme_text}, words)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import Protocol
 from broker.adapters.copying import Copying, push_quietly
 from broker.adapters.store.checkpoints import SqlCheckpoints
 from broker.adapters.store.tree import AuditTree
+from broker.adapters.waiting import is_set_within
 from broker.audit.checkpoint import Checkpoint
 from broker.audit.note import CannotSign, Signer
 from broker.audit.record import SYSTEM, Appended, Event, EventType, Outcome
@@ -144,7 +145,7 @@ class CheckpointPublisher:
         return Checkpoint(self._signer.key.name, after.size, after.root)
 
     async def _run(self) -> None:
-        while not await self._closing_within(self._poll):
+        while not await is_set_within(self._closing, self._poll):
             try:
                 await self._look()
             except AuditUnavailable as fault:
@@ -152,7 +153,7 @@ class CheckpointPublisher:
             except CannotSign as fault:
                 _log.error("no checkpoint now: %s", fault)
                 # Not every poll: the key's owner may count the calls.
-                await self._closing_within(self._every)
+                await is_set_within(self._closing, self._every)
             except Exception:  # noqa: BLE001 - a publisher that ended would leave the log unsigned
                 _log.exception("no checkpoint now")
 
@@ -181,12 +182,5 @@ class CheckpointPublisher:
 
     async def _keep_copying(self) -> None:
         """Apart from the signing, which a place that hangs must not hold up."""
-        while not await self._closing_within(self._poll):
+        while not await is_set_within(self._closing, self._poll):
             await push_quietly(self._copying)
-
-    async def _closing_within(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._closing.wait()
-        except TimeoutError:
-            return False

@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from broker.adapters.waiting import is_set_within
 from broker.audit.delegate import LONGEST, Certificate, delegate_name
 from broker.audit.note import CannotSign, Signer, VerifierKey
 from broker.audit.receipt import ReceiptKey
@@ -107,7 +108,7 @@ class Delegates:
         return (f"signing of receipts, which ends {ends}",)
 
     async def _run(self) -> None:
-        while not await self._closing_within(self._poll):
+        while not await is_set_within(self._closing, self._poll):
             delegate = self._delegate
             if delegate is not None and self._now() < delegate.certificate.begins + LONGEST / 2:
                 continue
@@ -129,10 +130,3 @@ class Delegates:
         note = await asyncio.to_thread(certificate.signed, self._log_key)
         signer = _InMemory(key, private)
         return _Delegate(certificate, ReceiptKey(self._origin, signer, note))
-
-    async def _closing_within(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._closing.wait()
-        except TimeoutError:
-            return False

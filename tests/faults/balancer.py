@@ -12,62 +12,35 @@ import contextlib
 import http.client
 import select
 import socket
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+
+from tests.faults.relay import LOOK_UP_EVERY, Relay
 
 PROBE_EVERY = 0.2  # seconds
-_LOOK_UP_EVERY = 0.2
 
 
-class Balancer:
+class Balancer(Relay):
     """Use `running`."""
 
     def __init__(self, ports: Sequence[int], *, probing: bool = False) -> None:
+        super().__init__()
         self._ports = list(ports)
         self._unready: set[int] = set()
         self._probing = probing
         self._turn = 0
-        self._over = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self._listener.settimeout(_LOOK_UP_EVERY)
-        self._connections: list[threading.Thread] = []
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        threads = [threading.Thread(target=self._accept)]
-        if self._probing:
-            threads.append(threading.Thread(target=self._probe))
-        for thread in threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            for thread in (*threads, *self._connections):
-                thread.join()
-            self._listener.close()
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def takes(self, port: int) -> bool:
         """Whether new connections go there."""
         return port not in self._unready
 
+    def _beside(self) -> tuple[Callable[[], None], ...]:
+        return (self._probe,) if self._probing else ()
+
     def _probe(self) -> None:
         while not self._over.wait(PROBE_EVERY):
             for port in self._ports:
                 (self._unready.discard if _is_ready(port) else self._unready.add)(port)
-
-    def _accept(self) -> None:
-        while not self._over.is_set():
-            try:
-                client, _ = self._listener.accept()
-            except TimeoutError:
-                continue
-            client.settimeout(None)
-            thread = threading.Thread(target=self._pass_on, args=(client,))
-            thread.start()
-            self._connections.append(thread)
 
     def _connect(self) -> socket.socket | None:
         self._turn += 1
@@ -86,7 +59,7 @@ class Balancer:
             with server, contextlib.suppress(ConnectionError):
                 other = {client: server, server: client}
                 while not self._over.is_set():
-                    for source in select.select([client, server], [], [], _LOOK_UP_EVERY)[0]:
+                    for source in select.select([client, server], [], [], LOOK_UP_EVERY)[0]:
                         data = source.recv(65536)
                         if not data:
                             return

@@ -12,12 +12,10 @@ import enum
 import select
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from sqlalchemy import make_url
 
-_LOOK_UP_EVERY = 0.2
+from tests.faults.relay import LOOK_UP_EVERY, Relay
 
 
 class Cut(enum.Enum):
@@ -28,35 +26,19 @@ class Cut(enum.Enum):
     AFTER_COMMIT = "line cut after COMMIT"
 
 
-class DatabaseLine:
+class DatabaseLine(Relay):
     """Use `running`. `url` is what the servers connect to."""
 
     def __init__(self, database_url: str) -> None:
+        super().__init__()
         url = make_url(database_url)
         self._target = f"{url.query['host']}/.s.PGSQL.5432"
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self._listener.settimeout(_LOOK_UP_EVERY)
-        port = self._listener.getsockname()[1]
-        self.url = f"postgresql+asyncpg://postgres@127.0.0.1:{port}/{url.database}?ssl=disable"
-        self._over = threading.Event()
+        self.url = f"postgresql+asyncpg://postgres@127.0.0.1:{self.port}/{url.database}?ssl=disable"
         self._lock = threading.Lock()
-        self._connections: list[threading.Thread] = []
         self._cut: Cut | None = None
         self._every = 1
         self._left = 0
         self._passed = 0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        accepting = threading.Thread(target=self._accept)
-        accepting.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            for thread in (accepting, *self._connections):
-                thread.join()
-            self._listener.close()
 
     def plan(self, cut: Cut, *, every: int, times: int) -> None:
         """Cut the line at each `every`th such place, so many times."""
@@ -78,17 +60,6 @@ class DatabaseLine:
             self._left -= 1
             return True
 
-    def _accept(self) -> None:
-        while not self._over.is_set():
-            try:
-                client, _ = self._listener.accept()
-            except TimeoutError:
-                continue
-            client.settimeout(None)
-            thread = threading.Thread(target=self._pass_on, args=(client,))
-            thread.start()
-            self._connections.append(thread)
-
     def _pass_on(self, client: socket.socket) -> None:
         with client, socket.socket(socket.AF_UNIX) as server, contextlib.suppress(OSError):
             server.connect(self._target)
@@ -98,7 +69,7 @@ class DatabaseLine:
         """Until one side ends, or the line is cut."""
         waiting, greeted = b"", False
         while not self._over.is_set():
-            for source in select.select([client, server], [], [], _LOOK_UP_EVERY)[0]:
+            for source in select.select([client, server], [], [], LOOK_UP_EVERY)[0]:
                 data = source.recv(65536)
                 if not data:
                     return

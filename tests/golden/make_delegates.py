@@ -80,7 +80,8 @@ class Maker:
 
     def refused(self, name: str, **changes: str | None) -> None:
         """A receipt of a delegate that nobody may believe."""
-        made = json.dumps(replace(self.receipt, **changes).as_json(), ensure_ascii=False)  # type: ignore[arg-type]  # members of a receipt
+        receipt = replace(self.receipt, **changes)  # type: ignore[arg-type]  # its members
+        made = json.dumps(receipt.as_json(), ensure_ascii=False)
         self.case("not authentic", receipts=(self.write(f"delegated-{name}.json", made),))
 
     def delegates(self) -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from sqlalchemy import delete, text, update
@@ -25,7 +26,7 @@ from broker.audit.verify import Verifier
 from tests.e2e.processes import free_port
 from tests.sinks import conftest
 from tests.sinks.conftest import QUICK, Log, until
-from tests.sinks.receivers import Answer, syslog_receiver, webhook_receiver
+from tests.sinks.receivers import Answer, SyslogReceiver, syslog_receiver, webhook_receiver
 
 SECRET = b"a secret of enough length"
 
@@ -125,7 +126,7 @@ async def test_a_syslog_receiver_that_hangs_up_and_restarts_misses_nothing(log: 
                 await until(lambda: receiver.hang_up_after is None)
                 await log.record(20)
                 last = 40 + phase * 40
-                await until(lambda last=last: last in map(_sequence, receiver.messages))  # type: ignore[misc]  # the loop's
+                await until(partial(_has_come, receiver, last))
                 await until(log.done)
             got += map(_sequence, receiver.messages)
             await log.record(20)
@@ -133,6 +134,10 @@ async def test_a_syslog_receiver_that_hangs_up_and_restarts_misses_nothing(log: 
             await until(lambda: 140 in map(_sequence, receiver.messages))
             got += map(_sequence, receiver.messages)
     assert gapless(got, 140)
+
+
+def _has_come(receiver: SyslogReceiver, sequence: int) -> bool:
+    return sequence in map(_sequence, receiver.messages)
 
 
 def _sequence(message: bytes) -> int:

@@ -15,6 +15,7 @@ from tools.reference import (
     settings_page,
     wrong_settings_page,
 )
+from tools.renew import renew
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 PAGES: Mapping[str, Callable[[], str]] = {
@@ -29,15 +30,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
 
 
 def main(words: list[str]) -> int:
-    stale = []
-    for name, render in PAGES.items():
-        path, text = FOLDER / name, render()
-        if not path.exists() or path.read_text("utf-8") != text:
-            stale.append(name)
-            if "--check" not in words:
-                path.write_text(text, "utf-8")
-    print("\n".join(f"{name} changed" for name in stale) or "nothing changed")
-    return 1 if stale and "--check" in words else 0
+    return renew({FOLDER / name: render for name, render in PAGES.items()}, words)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from tools.reference.wrong_settings import AT_START, IN_DOCTOR, Wrong, toml_valu
 
 _INTRODUCTION = """
 Each of these stops `broker server` before it listens, with one line on stderr that begins with `broker: ` (where there
-are several faults, one for each) and exit code 1. `broker migrate`, `broker keys` and `broker recover` say the same. `broker doctor` reports each as `fail` with
-its cure, beside all that it finds at once.
+are several faults, one for each) and exit code 1. `broker migrate`, `broker keys` and `broker recover` say the same.
+`broker doctor` reports each as a failure with its cure, beside all that it finds at once.
 """
 _DOCTOR = """
 With these the broker starts: some pass by themselves, and those who need nothing of it are served meanwhile. `broker

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import msgspec
 from py_ocsf_models.objects.account import Account, TypeID
@@ -60,7 +61,7 @@ def event(stored: StoredRecord) -> Event:
     made = activity(record.type)
     category_uid, category_name = made.ocsf_class.category
     caption = made.ocsf_class.caption
-    common: dict[str, object] = {
+    common: dict[str, Any] = {
         "activity_id": made.id,
         "activity_name": made.name,
         "category_uid": category_uid,
@@ -83,11 +84,11 @@ def event(stored: StoredRecord) -> Event:
     }
     match made.ocsf_class:
         case OcsfClass.AUTHENTICATION:
-            return Authentication(**common, **record.authentication())  # type: ignore[arg-type]  # the model checks them
+            return Authentication(**common, **record.authentication())
         case OcsfClass.ACCOUNT_CHANGE:
-            return AccountChange(**common, user=record.target_user(), policy=record.policy())  # type: ignore[arg-type]  # the model checks them
+            return AccountChange(**common, user=record.target_user(), policy=record.policy())
         case OcsfClass.API_ACTIVITY:
-            return ApiActivity(**common, **record.api_activity())  # type: ignore[arg-type]  # the model checks them
+            return ApiActivity(**common, **record.api_activity())
 
 
 class _Record:
@@ -159,7 +160,7 @@ class _Record:
         user_agent = _text(self._actor, "user_agent")
         return None if user_agent is None else HttpRequest(user_agent=user_agent)
 
-    def authentication(self) -> dict[str, object]:
+    def authentication(self) -> dict[str, Any]:
         second = self.type.startswith("mfa.")
         if second:
             protocol, name = AuthProtocol.OTHER, "second factor"
@@ -181,7 +182,7 @@ class _Record:
         role = _text(self._subject, "role")
         return None if role is None else Policy(name=role, uid=_text(self._subject, "grant"))
 
-    def api_activity(self) -> dict[str, object]:
+    def api_activity(self) -> dict[str, Any]:
         code = _text(self._detail, "sts_code") or _text(self._detail, "code")
         issuance = self.type.startswith("issuance.")
         request_id = _text(self._detail, "sts_request_id") or self._request_id

@@ -15,7 +15,8 @@ from typing import Any
 
 from broker.adapters.store.engine import Database
 from broker.adapters.store.utc_time import from_microseconds, to_microseconds
-from broker.errors import AuditUnavailable, Suspended
+from broker.adapters.waiting import for_one_of_many
+from broker.errors import Suspended
 from broker.identity.job import Job
 from broker.identity.principal import AuthContext, Principal, PrincipalKind
 from broker.identity.sessions import Authenticated, Token, TokenKind
@@ -105,22 +106,13 @@ class Lookups:
             except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
                 for _, answer in batch:
                     if not answer.done():
-                        answer.set_exception(_for_one(error))
+                        answer.set_exception(for_one_of_many(error))
                 continue
             for token, answer in batch:
                 row = rows.get(token.hash)
                 if not answer.done():
                     of_kind = row is not None and row["token_kind"] == token.kind.value
                     answer.set_result(row if of_kind else None)
-
-
-def _for_one(error: Exception) -> Exception:
-    """Each of those who wait raises it with a traceback of its own."""
-    if not isinstance(error, AuditUnavailable):
-        return error
-    own = AuditUnavailable(log_detail=error.log_detail)
-    own.__cause__ = error
-    return own
 
 
 async def _fetch_sqlite(database: Database, token: Token) -> _Row | None:

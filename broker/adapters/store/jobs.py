@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from broker.adapters.store.engine import Database
 from broker.adapters.store.principals import lock_who_is_who
 from broker.adapters.store.schema import access_policies, principals
-from broker.errors import AuditUnavailable
+from broker.adapters.waiting import for_one_of_many
 from broker.identity.job import PROVIDER, WORKLOAD_ISSUER
 from broker.identity.job_store import Standing
 from broker.identity.principal import PrincipalKind, new_principal_id
@@ -56,7 +56,7 @@ class SqlJobs:
                 except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
                     for answer in waiting:
                         if not answer.done():
-                            answer.set_exception(_for_one(error))
+                            answer.set_exception(for_one_of_many(error))
                     continue
                 for answer in waiting:
                     if not answer.done():
@@ -84,15 +84,6 @@ class SqlJobs:
             made = await name_workloads(conn, [(workload.name, workload.issuer)], now)
         principal_id = self._ids[workload.subject] = made[workload.subject]
         return principal_id
-
-
-def _for_one(error: Exception) -> Exception:
-    """Each of those who wait raises it with a traceback of its own."""
-    if not isinstance(error, AuditUnavailable):
-        return error
-    own = AuditUnavailable(log_detail=error.log_detail)
-    own.__cause__ = error
-    return own
 
 
 async def name_workloads(

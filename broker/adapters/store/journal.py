@@ -33,6 +33,7 @@ from broker.adapters.store.journal_batch import Answer, Entry, Flushed, Ledger
 from broker.adapters.store.journal_observer import JournalObserver, Unobserved
 from broker.adapters.store.journal_postgresql import PostgresLedger
 from broker.adapters.store.journal_sqlite import SqliteLedger
+from broker.adapters.waiting import is_set_within
 from broker.audit.checkpoint import Checkpoint
 from broker.audit.note import CannotSign, Signer
 from broker.audit.receipt import Receipt, ReceiptKey
@@ -329,7 +330,7 @@ class GroupCommitJournal:
     # --- Housekeeping ----------------------------------------------------------------------
 
     async def _keep_house(self) -> None:
-        while not await self._closing_within(self._housekeeping_every):
+        while not await is_set_within(self._closing, self._housekeeping_every):
             try:
                 if not self._suppressed:
                     self._suppressed = self._denials.take_due(self._now())
@@ -363,13 +364,6 @@ class GroupCommitJournal:
             self._suppressed = (*kept, *rest)
             if kept:
                 raise AuditUnavailable(log_detail=f"{len(self._suppressed)} counts of denials wait")
-
-    async def _closing_within(self, seconds: float) -> bool:
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._closing.wait()
-        except TimeoutError:
-            return False
 
 
 def _lose_patience(answer: asyncio.Future[Answer], seconds: float) -> None:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 import urllib.request
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import botocore.exceptions
 import botocore.session
 
+from broker.adapters.loopback import is_loopback
 from broker.adapters.sts.config import StsConfig
 
 _PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*/", re.ASCII)
@@ -77,7 +77,7 @@ def from_url(url: str, region: str) -> Endpoint:
     if parts.username is not None or parts.password is not None:
         raise EndpointError("the STS endpoint URL must not hold a user name or password")
     # Base session tokens and minted credentials travel here: in clear only within this machine.
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         raise EndpointError(f"the STS endpoint {url!r} is plain http to another machine; use https")
     path = parts.path.rstrip("/") + "/"
     if not _PATH.fullmatch(path):
@@ -91,15 +91,6 @@ def from_url(url: str, region: str) -> Endpoint:
 
 def _proxy(host: str) -> str | None:
     """HTTPS_PROXY, unless NO_PROXY names the host. This machine is never behind a proxy."""
-    if _is_loopback(host) or urllib.request.proxy_bypass(host):
+    if is_loopback(host) or urllib.request.proxy_bypass(host):
         return None
     return urllib.request.getproxies().get("https")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -7,6 +7,7 @@ ended. Owns which ending counts as what.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from broker.adapters.store.engine import Database
 from broker.adapters.store.factors import SqlFactorStore
@@ -15,8 +16,7 @@ from broker.adapters.store.throttle import SqlThrottle
 from broker.adapters.telemetry.instruments import FACTOR_FAILURES, OTHER, UNKNOWN, Instruments
 from broker.audit.record import Event
 from broker.errors import RateLimited, Suspended
-from broker.identity.login import BootstrapAdmin, LoggedIn, ProviderIdentity
-from broker.identity.sessions import Token
+from broker.identity.login import LoggedIn, ProviderIdentity
 from broker.identity.throttle import Limit
 from broker.identity.totp import Burned
 
@@ -46,28 +46,10 @@ class CountedLogins(SqlLoginStore):
         super().__init__(database, deny=deny)
         self._logins = instruments.logins
 
-    async def log_in(
-        self,
-        identity: ProviderIdentity,
-        *,
-        cookie: Token,
-        ip: str | None,
-        user_agent: str | None,
-        replaces: Token | None,
-        bootstrap: tuple[BootstrapAdmin, ...],
-        request_id: str,
-    ) -> LoggedIn:
+    async def log_in(self, identity: ProviderIdentity, **asked: Any) -> LoggedIn:  # noqa: ANN401 - as the store has it
         """Raises Suspended for a suspended principal; login.failed is then recorded."""
         try:
-            logged_in = await super().log_in(
-                identity,
-                cookie=cookie,
-                ip=ip,
-                user_agent=user_agent,
-                replaces=replaces,
-                bootstrap=bootstrap,
-                request_id=request_id,
-            )
+            logged_in = await super().log_in(identity, **asked)
         except Suspended:
             self._logins.labels(identity.provider, "suspended").inc()
             raise
@@ -97,54 +79,15 @@ class CountedFactors(SqlFactorStore):
             self._locks.inc()
         await super().record_failure(event, locked=locked)
 
-    async def burn_totp_step(
-        self,
-        factor_id: str,
-        step: int,
-        *,
-        login_session_id: str,
-        replaces: Token | None,
-        cookie: Token | None,
-        event: Event,
-    ) -> Burned:
+    async def burn_totp_step(self, factor_id: str, step: int, **asked: Any) -> Burned:  # noqa: ANN401 - as the store has it
         """Only ACCEPTED changes anything."""
-        burned = await super().burn_totp_step(
-            factor_id,
-            step,
-            login_session_id=login_session_id,
-            replaces=replaces,
-            cookie=cookie,
-            event=event,
-        )
-        self._count(burned)
-        return burned
+        return self._counted(await super().burn_totp_step(factor_id, step, **asked))
 
-    async def confirm_factor(
-        self,
-        factor_id: str,
-        step: int,
-        *,
-        login_session_id: str,
-        replaces: Token | None,
-        cookie: Token | None,
-        enrolment_code_hash: bytes | None,
-        recovery_code_hashes: tuple[bytes, ...],
-        event: Event,
-    ) -> Burned:
+    async def confirm_factor(self, factor_id: str, step: int, **asked: Any) -> Burned:  # noqa: ANN401 - as the store has it
         """GONE also where the person has a factor by now that this login session never showed."""
-        burned = await super().confirm_factor(
-            factor_id,
-            step,
-            login_session_id=login_session_id,
-            replaces=replaces,
-            cookie=cookie,
-            enrolment_code_hash=enrolment_code_hash,
-            recovery_code_hashes=recovery_code_hashes,
-            event=event,
-        )
-        self._count(burned)
-        return burned
+        return self._counted(await super().confirm_factor(factor_id, step, **asked))
 
-    def _count(self, burned: Burned) -> None:
+    def _counted(self, burned: Burned) -> Burned:
         if burned is Burned.ACCEPTED:
             self._shown.inc()
+        return burned

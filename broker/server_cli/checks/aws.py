@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from broker.adapters.iam import IamReader
-from broker.adapters.sts import StsClient, StsConfig
+from broker.adapters.sts import StsClient
 from broker.adapters.sts.credentials import NoBaseCredentials
 from broker.adapters.sts.endpoint import EndpointError
 from broker.errors import StartupError
 from broker.issuance.sts import CallerIdentity, StsFailure
+from broker.outside_setup import sts_config
 from broker.server_cli.checks.check import Check, clock, fail, ok, warn, within
 from broker.settings import Aws
 
@@ -42,17 +43,7 @@ class Footing:
 @asynccontextmanager
 async def footing_in(aws: Aws) -> AsyncIterator[Footing]:
     """Raises StartupError for a bad AWS_CA_BUNDLE."""
-    sts = StsClient(
-        (
-            StsConfig(
-                partition=aws.partition,
-                region=aws.region,
-                sts_endpoint_url=aws.sts_endpoint_url,
-                chained=aws.chained,
-                profile=aws.profile,
-            ),
-        )
-    )
+    sts = StsClient((sts_config(aws),))
     sts.open()
     try:
         yield Footing(aws, sts, IamReader(aws.region, aws.profile))

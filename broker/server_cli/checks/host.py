@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from broker.adapters.loopback import is_loopback
 from broker.adapters.sealing import FileKeyRing
 from broker.adapters.secret_mode import others_may_read
 from broker.adapters.signing import SigningKeys
 from broker.errors import StartupError
 from broker.identity.totp import Enrolment
 from broker.server_cli.checks.check import Check, fail, ok, warn
-from broker.setting_forms import is_loopback
 from broker.settings import Settings
 
 
