@@ -58,14 +58,22 @@ class Arena:
         """The same from every caller."""
         return self.at_once([ask] * self.callers)
 
-    async def _at_once(self, asked: Sequence[Ask]) -> list[httpx.Response]:
-        async with ExitStackOfClients(self.world.processes(2), self.callers) as clients:
+    def under_way(self, asked: Sequence[Ask], then: Ask) -> list[httpx.Response]:
+        """The same, and `then` as soon as the first of them has its answer; that of `then` last."""
+        return self.world.run(self._at_once(asked, then))
+
+    async def _at_once(self, asked: Sequence[Ask], then: Ask | None = None) -> list[httpx.Response]:
+        async with ClientsOfEach(self.world.processes(2), self.callers + 2) as clients:
             await asyncio.gather(
                 *(clients[n % 2].get("/healthz") for n in range(2 * min(self.callers, 40)))
             )
-            return await asyncio.gather(
-                *(self._send(clients[n % 2], ask) for n, ask in enumerate(asked))
-            )
+            sent = [
+                asyncio.create_task(self._send(clients[n % 2], ask)) for n, ask in enumerate(asked)
+            ]
+            if then is not None:
+                await asyncio.wait(sent, return_when=asyncio.FIRST_COMPLETED)
+                sent.append(asyncio.create_task(self._send(clients[0], then)))
+            return await asyncio.gather(*sent)
 
     async def _send(self, client: httpx.AsyncClient, ask: Ask) -> httpx.Response:
         number = next(self._numbers)
@@ -74,7 +82,7 @@ class Arena:
         return await client.request(ask.method, ask.path, headers=headers, **ask.options)
 
 
-class ExitStackOfClients:
+class ClientsOfEach:
     """A client for each process; none keeps cookies for the next request."""
 
     def __init__(self, urls: Sequence[str], callers: int) -> None:

@@ -222,7 +222,6 @@ def test_grant_revoked_during_issuance(arena: Arena) -> None:
     nothing was issued by it, whatever was on its way.
     """
     bob = arena.world.resident("race-grant")
-    issued = withheld = 0
     for _ in range(arena.rounds):
         admin = arena.world.stepped_up_admin()
         given = admin.api(
@@ -237,10 +236,9 @@ def test_grant_revoked_during_issuance(arena: Arena) -> None:
             for _ in range(arena.callers)
         ]
         revoke = Ask.api(admin, "POST", f"/v1/grants/{grant}/revoke", json={"reason": "race"})
-        asks.insert(arena.callers // 2, revoke)
         seq = arena.world.head()
-        answers = arena.at_once(asks)
-        assert answers[arena.callers // 2].status_code == 200
+        answers = arena.under_way(asks, then=revoke)
+        assert answers[-1].status_code == 200
         assert set(statuses(answers)) <= {200, 403, 404}
         records = arena.world.records(seq)
         order = [r["type"] for r in records if r["type"] in ("grant.revoked", "issuance.issued")]
@@ -249,6 +247,4 @@ def test_grant_revoked_during_issuance(arena: Arena) -> None:
         answered = {a.json()["issuance_id"] for a in answers if "issuance_id" in a.text}
         recorded = {r["subject"]["issuance"] for r in records if r["type"] == "issuance.issued"}
         assert answered == recorded
-        issued += len(recorded)
-        withheld += sum(r["type"] == "issuance.withheld" for r in records)
-    assert issued, "the revocation always came first: nothing raced"
+        assert recorded, "the revocation came first: nothing raced"
