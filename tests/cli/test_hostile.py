@@ -21,6 +21,7 @@ from broker.cli.transport import Transport
 from tests.certificate import its_own_authority
 from tests.cli.conftest import Cli
 from tests.cli.fake_broker import ME, ROLES, FakeBroker, Reply, serving
+from tests.e2e.processes import free_port
 
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\r\n\x9b31m\u202egnp\u2066\u2028\x00"
 
@@ -189,8 +190,7 @@ def test_a_server_that_drips_is_left(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_nothing_listening_is_exit_4_with_what_was_tried(cli: Cli):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     done = cli("login", "--server", f"http://127.0.0.1:{port}")
     assert done.code == 4
     assert f"GET http://127.0.0.1:{port}/.well-known/oauth-authorization-server" in done.err

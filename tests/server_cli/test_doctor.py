@@ -12,13 +12,8 @@ from joserfc.jwk import ECKey
 
 from broker.adapters.store.engine import Database
 from broker.devstack.aws import Fault
+from tests.e2e.processes import free_port
 from tests.server_cli.conftest import POLICY, Host, serving, with_runner
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def without_roles(host: Host) -> None:
@@ -157,7 +152,7 @@ def test_providers_that_misbehave(host: Host) -> None:
         base,
         *({**base, "name": name, "issuer": f"{issuer}/{name}"} for name in names),
     ]
-    host.settings["oidc"][1]["issuer"] = f"http://127.0.0.1:{closed_port()}"
+    host.settings["oidc"][1]["issuer"] = f"http://127.0.0.1:{free_port()}"
     host.settings["oidc"][-1]["client_secret"] = "canary-client-secret"
 
     def published(name: str, status: int = 200, **members: object) -> None:
@@ -236,7 +231,7 @@ def test_who_the_broker_is_at_aws(host: Host) -> None:
         {
             "partition": "aws",
             "region": "eu-central-1",
-            "sts_endpoint_url": f"http://127.0.0.1:{closed_port()}",
+            "sts_endpoint_url": f"http://127.0.0.1:{free_port()}",
         },
         {
             "partition": "aws-cn",

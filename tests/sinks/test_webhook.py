@@ -15,6 +15,7 @@ import pytest
 
 from broker.adapters.sinks.sink import Batch, DeliveryFailed
 from broker.adapters.sinks.webhook import WebhookConfig, WebhookSink, _retry_after, signature
+from tests.e2e.processes import free_port
 from tests.sinks.conftest import make_batch
 from tests.sinks.receivers import Answer, WebhookReceiver, webhook_receiver
 
@@ -174,8 +175,7 @@ async def test_a_hostile_answer_is_no_yes_and_has_an_end(answer: bytes, drip: by
 
 
 async def test_nobody_there_is_a_failure() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
+    port = free_port()
     with pytest.raises(DeliveryFailed, match="no usable answer"):
         await deliver(f"http://127.0.0.1:{port}/")
 
