@@ -83,6 +83,10 @@ def test_any_other_redirect_is_shown_to_the_person_and_never_followed(redirect_u
     with pytest.raises(OAuthError) as refused:
         parse(redirect_uri=redirect_uri)
     assert refused.value.redirect_to is None
+    assert str(refused.value) == (
+        "invalid_request: The redirect_uri must be http://127.0.0.1:PORT/callback or"
+        " http://[::1]:PORT/callback."
+    )
 
 
 @pytest.mark.parametrize("client_id", [None, "", "broker-cli ", "other"])
@@ -90,6 +94,7 @@ def test_an_unknown_client_is_not_redirected(client_id):
     with pytest.raises(OAuthError) as refused:
         parse(client_id=client_id)
     assert refused.value.redirect_to is None
+    assert str(refused.value) == "invalid_request: The client_id is not known."
 
 
 @pytest.mark.parametrize("state", ["é", "a\nb", "x" * 513, "\x7f"])
@@ -97,32 +102,42 @@ def test_a_state_that_can_not_be_returned_verbatim_is_refused(state):
     with pytest.raises(OAuthError) as refused:
         parse(state=state)
     assert refused.value.redirect_to is None
+    assert str(refused.value) == "invalid_request: The state is over-long or not ASCII."
+    assert parse(state="x" * 512).state == "x" * 512
+
+
+NOT_CODE = "The response_type must be code."
+NO_PKCE = "PKCE with code_challenge_method S256 is required."
+NO_CHALLENGE = "The code_challenge must be an S256 challenge."
 
 
 @pytest.mark.parametrize(
-    ("changes", "error"),
+    ("changes", "error", "description"),
     [
-        ({"response_type": "token"}, "unsupported_response_type"),
-        ({"response_type": None}, "unsupported_response_type"),
-        ({"response_type": "code id_token"}, "unsupported_response_type"),
-        ({"code_challenge_method": "plain"}, "invalid_request"),
-        ({"code_challenge_method": None}, "invalid_request"),
-        ({"code_challenge": None}, "invalid_request"),
-        ({"code_challenge": CHALLENGE[:-1]}, "invalid_request"),
-        ({"code_challenge": CHALLENGE + "="}, "invalid_request"),
-        ({"code_challenge": CHALLENGE[:-1] + "+"}, "invalid_request"),
-        ({"scope": "admin"}, "invalid_scope"),
+        ({"response_type": "token"}, "unsupported_response_type", NOT_CODE),
+        ({"response_type": None}, "unsupported_response_type", NOT_CODE),
+        ({"response_type": "code id_token"}, "unsupported_response_type", NOT_CODE),
+        ({"code_challenge_method": "plain"}, "invalid_request", NO_PKCE),
+        ({"code_challenge_method": None}, "invalid_request", NO_PKCE),
+        ({"code_challenge": None}, "invalid_request", NO_CHALLENGE),
+        ({"code_challenge": CHALLENGE[:-1]}, "invalid_request", NO_CHALLENGE),
+        ({"code_challenge": CHALLENGE + "="}, "invalid_request", NO_CHALLENGE),
+        ({"code_challenge": CHALLENGE[:-1] + "+"}, "invalid_request", NO_CHALLENGE),
+        ({"scope": "admin"}, "invalid_scope", "This server has no scopes."),
     ],
 )
-def test_other_faults_go_back_to_the_client_with_its_state(changes, error):
+def test_other_faults_go_back_to_the_client_with_its_state(changes, error, description):
     with pytest.raises(OAuthError) as refused:
         parse(**changes)
-    assert refused.value.error == error
+    assert (refused.value.error, refused.value.description) == (error, description)
     target, members = answer(refused.value.redirect_to or "")
     assert target == GOOD["redirect_uri"]
-    assert members["error"] == error
-    assert members["state"] == GOOD["state"]
-    assert members["iss"] == "https://broker.example.com"
+    assert members == {
+        "error": error,
+        "error_description": description,
+        "state": GOOD["state"],
+        "iss": "https://broker.example.com",
+    }
 
 
 @pytest.mark.parametrize("name", ["client_id", "redirect_uri", "code_challenge", "state", "x"])
@@ -130,6 +145,23 @@ def test_a_repeated_parameter_is_refused_without_a_redirect(name):
     with pytest.raises(OAuthError) as refused:
         AuthorizationRequest.parse([*GOOD.items(), (name, "1"), (name, "2")])
     assert refused.value.redirect_to is None
+    assert str(refused.value) == "invalid_request: A parameter is given more than once."
+
+
+@pytest.mark.parametrize("pair", [("x", "v" * 4097), ("n" * 4097, "v"), ("n" * 4097, "")])
+def test_an_over_long_parameter_is_refused_without_a_redirect(pair):
+    with pytest.raises(OAuthError) as refused:
+        AuthorizationRequest.parse([*GOOD.items(), pair])
+    assert refused.value.redirect_to is None
+    assert str(refused.value) == "invalid_request: A parameter is over-long."
+    longest = [("x", "v" * 4096), ("n" * 4096, "v")]
+    assert AuthorizationRequest.parse([*GOOD.items(), *longest]) == parse()
+
+
+def test_a_request_is_read_whole():
+    assert parse() == AuthorizationRequest(
+        "broker-cli", GOOD["redirect_uri"], 51004, CHALLENGE, GOOD["state"]
+    )
 
 
 def test_unknown_parameters_are_ignored_and_empty_ones_absent():

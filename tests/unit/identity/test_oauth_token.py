@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.audit.record import EventType
-from broker.identity.oauth import AuthorizationRequest, OAuthError, Redeemed
+from broker.audit.record import Actor, Event, EventType, Outcome
+from broker.identity.oauth import AuthorizationRequest, CodeGrant, OAuthError, Redeemed
 from broker.identity.oauth_token import (
     CodeExchange,
     Refresh,
@@ -62,6 +63,12 @@ class FakeStore:
         self.calls.append((token, event))
 
 
+def event(event_type: EventType, **detail: object) -> Event:
+    """The store fills in who acts: the client is public, and its token says who."""
+    actor = Actor("anonymous", "anonymous", ip="192.0.2.7", user_agent="broker/1")
+    return Event(event_type, actor, Outcome.SUCCESS, {}, detail, "r1")
+
+
 def fake_store(outcome: Any = (Redeemed.OK, SESSION)) -> Any:
     return FakeStore(outcome)
 
@@ -78,26 +85,34 @@ def test_both_grants_are_read():
     assert REFRESH.text not in repr(parse(ROTATE))
 
 
+NO_TYPE = "invalid_request: The grant_type is missing."
+NOT_OFFERED = "unsupported_grant_type: This grant_type is not offered."
+NO_CLIENT = "invalid_client: The client_id is not known."
+ALL_THREE = "invalid_request: code, redirect_uri and code_verifier are all required."
+NO_VERIFIER = "invalid_request: The code_verifier is not well-formed."
+NO_REFRESH = "invalid_grant: The refresh token is not valid."
+
+
 @pytest.mark.parametrize(
-    ("base", "changes", "error"),
+    ("base", "changes", "text"),
     [
-        (EXCHANGE, {"grant_type": None}, "invalid_request"),
-        (EXCHANGE, {"grant_type": "password"}, "unsupported_grant_type"),
-        (EXCHANGE, {"client_id": "other"}, "invalid_client"),
-        (EXCHANGE, {"client_id": None}, "invalid_client"),
-        (EXCHANGE, {"code": None}, "invalid_request"),
-        (EXCHANGE, {"redirect_uri": ""}, "invalid_request"),
-        (EXCHANGE, {"code_verifier": None}, "invalid_request"),
-        (EXCHANGE, {"code_verifier": "short"}, "invalid_request"),
-        (ROTATE, {"refresh_token": None}, "invalid_grant"),
-        (ROTATE, {"refresh_token": "bkr_x"}, "invalid_grant"),
-        (ROTATE, {"refresh_token": Token.new(TokenKind.ACCESS).text}, "invalid_grant"),
+        (EXCHANGE, {"grant_type": None}, NO_TYPE),
+        (EXCHANGE, {"grant_type": "password"}, NOT_OFFERED),
+        (EXCHANGE, {"client_id": "other"}, NO_CLIENT),
+        (EXCHANGE, {"client_id": None}, NO_CLIENT),
+        (EXCHANGE, {"code": None}, ALL_THREE),
+        (EXCHANGE, {"redirect_uri": ""}, ALL_THREE),
+        (EXCHANGE, {"code_verifier": None}, ALL_THREE),
+        (EXCHANGE, {"code_verifier": "short"}, NO_VERIFIER),
+        (ROTATE, {"refresh_token": None}, NO_REFRESH),
+        (ROTATE, {"refresh_token": "bkr_x"}, NO_REFRESH),
+        (ROTATE, {"refresh_token": Token.new(TokenKind.ACCESS).text}, NO_REFRESH),
     ],
 )
-def test_faults_answer_with_the_rfcs_codes(base, changes, error):
+def test_faults_answer_with_the_rfcs_codes(base, changes, text):
     with pytest.raises(OAuthError) as refused:
         parse(base, **changes)
-    assert refused.value.error == error
+    assert str(refused.value) == text
 
 
 def test_a_repeated_parameter_is_refused():
@@ -110,15 +125,24 @@ async def test_a_code_is_stored_as_its_hash_and_redeemed_by_it():
     request = AuthorizationRequest("broker-cli", REDIRECT, 51004, CHALLENGE, None)
     code = await create_code(store, request, login_session_id="ls-9")
     ((stored, grant),) = store.codes.items()
-    assert len(stored) == 32
-    assert code.encode() not in stored
-    assert grant.login_session_id == "ls-9"
+    assert stored == hashlib.sha256(code.encode()).digest()
+    assert len(code) == 43
+    assert grant == CodeGrant("broker-cli", REDIRECT, CHALLENGE, "ls-9")
     pair = await exchange_code(store, CodeExchange(REDIRECT, code, CHALLENGE), **CALLER)
     ((redeemed, arguments),) = store.calls
     assert redeemed == stored
-    assert arguments["code_challenge"] == CHALLENGE
-    assert arguments["event"].type is EventType.LOGIN_SUCCEEDED
-    assert arguments["reuse_event"].type is EventType.SESSION_REVOKED
+    assert arguments == {
+        "client_id": "broker-cli",
+        "redirect_uri": REDIRECT,
+        "code_challenge": CHALLENGE,
+        "access": pair.access,
+        "refresh": pair.refresh,
+        "ip": "192.0.2.7",
+        "user_agent": "broker/1",
+        "event": event(EventType.LOGIN_SUCCEEDED, client="cli"),
+        "reuse_event": event(EventType.SESSION_REVOKED, reason="code_reused"),
+    }
+    assert pair.session is SESSION
     assert pair.response() == {
         "access_token": pair.access.text,
         "token_type": "Bearer",
@@ -141,18 +165,21 @@ async def test_a_code_that_is_not_redeemed_gives_no_tokens_and_no_reason(outcome
 async def test_a_refresh_token_is_exchanged_for_a_new_pair():
     store = fake_store((Refreshed.ROTATED, SESSION))
     pair = await refresh_tokens(store, Refresh(REFRESH), **CALLER)
-    ((presented, refresh, access, event, reuse_event),) = store.calls
+    ((presented, refresh, access, refreshed, reused),) = store.calls
     assert presented is REFRESH
     assert (access, refresh) == (pair.access, pair.refresh)
     assert refresh.text != REFRESH.text
-    assert event.type is EventType.SESSION_REFRESHED
-    assert reuse_event.detail == {"reason": "refresh_reused"}
+    assert (access.kind, refresh.kind) == (TokenKind.ACCESS, TokenKind.REFRESH)
+    assert pair.session is SESSION
+    assert refreshed == event(EventType.SESSION_REFRESHED)
+    assert reused == event(EventType.SESSION_REVOKED, reason="refresh_reused")
 
 
 @pytest.mark.parametrize("outcome", [Refreshed.REUSED, Refreshed.REFUSED])
 async def test_a_refused_refresh_looks_the_same_whatever_the_cause(outcome):
-    with pytest.raises(OAuthError, match="invalid_grant: The refresh token is not valid"):
+    with pytest.raises(OAuthError) as refused:
         await refresh_tokens(fake_store((outcome, None)), Refresh(REFRESH), **CALLER)
+    assert str(refused.value) == "invalid_grant: The refresh token is not valid; log in again."
 
 
 async def test_revoking_takes_what_clients_hold_and_no_browser_s_cookie():
@@ -163,11 +190,31 @@ async def test_revoking_takes_what_clients_hold_and_no_browser_s_cookie():
         await revoke(store, [*base, ("token", text)], **CALLER)
     for text in ("nonsense", Token.new(TokenKind.BROWSER).text):
         await revoke(store, [*base, ("token", text)], **CALLER)
-    assert [token for token, _ in store.calls] == [access, REFRESH, job]
-    with pytest.raises(OAuthError, match="invalid_client"):
-        await revoke(store, [("token", access.text)], **CALLER)
-    with pytest.raises(OAuthError, match="invalid_request"):
-        await revoke(store, base, **CALLER)
+    signed_out = event(EventType.SESSION_REVOKED, reason="signed_out")
+    assert store.calls == [(token, signed_out) for token in (access, REFRESH, job)]
+
+
+async def test_a_job_ends_itself_with_its_token_alone_and_nobody_else_does():
+    store = fake_store()
+    job = Token.new(TokenKind.JOB)
+    await revoke(store, [("token", job.text)], **CALLER)
+    assert [token for token, _ in store.calls] == [job]
+    of_nobody = [("token", job.text), ("client_id", "other")]
+    for form in ([("token", REFRESH.text)], [("token", "x")], of_nobody, []):
+        with pytest.raises(OAuthError) as refused:
+            await revoke(store, form, **CALLER)
+        assert str(refused.value) == "invalid_client: The client_id is not known."
+    with pytest.raises(OAuthError) as refused:
+        await revoke(store, [("client_id", "broker-cli")], **CALLER)
+    assert str(refused.value) == "invalid_request: The token is missing."
+    assert len(store.calls) == 1
+
+
+async def test_a_code_of_any_text_is_looked_for():
+    store = fake_store((Redeemed.REFUSED, None))
+    with pytest.raises(OAuthError, match="invalid_grant"):
+        await exchange_code(store, CodeExchange(REDIRECT, "\udc80", CHALLENGE), **CALLER)
+    assert store.calls[0][0] == hashlib.sha256(b"\xed\xb2\x80").digest()
 
 
 @given(
