@@ -312,7 +312,7 @@ class EntitlementReader:
             windows = [] if written is None else [written]
         else:
             windows = [one for _, one in texts(self._findings, node, "hours", f"[{HOURS_EXAMPLE}]")]
-            if not windows:
+            if plain(node) == []:
                 self._findings.at(node, "hours names no window", f"write {HOURS_EXAMPLE}")
         try:
             return Hours.parse(windows) if windows else None

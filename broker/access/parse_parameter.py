@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.access.document import Findings, MapNode, Node, sound
+from broker.access.document import Findings, MapNode, Node, plain
 from broker.access.parameter import MAX_VALUE, PatternRefused, check_pattern, problem
 from broker.access.policy import PARAMETER_NAME, Parameter
 from broker.access.reading import Section, entries, text, texts
@@ -55,7 +55,7 @@ def _allowed(findings: Findings, node: Node) -> tuple[str, ...]:
         if fault:
             findings.at(child, f"the value {fault}", "write a plain word")
         values.append(value)
-    if not values and sound(node):
+    if plain(node) == []:
         findings.at(node, "nothing is allowed", f"write {example}")
     return tuple(values)
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from broker.access.document import Findings, MapNode, Node, Scalar, sound
+from broker.access.document import Findings, MapNode, Node, Scalar, plain, sound
 from broker.access.finding import nearest
 from broker.access.policy import ROLE_NAME
 from broker.access.reading import Section, duration, entries, flag, listed, text, texts
@@ -181,7 +181,7 @@ class _WorkloadReader:
                 instead = nearest(name, sorted(ALGORITHMS))
                 self._f.at(child, f"{name[:80]!r} is not among the algorithms", instead)
             chosen.add(name)
-        if not chosen and sound(node):
+        if plain(node) == []:
             self._f.at(node, "no algorithm is allowed", f"write {example}, or leave it out")
         return frozenset(chosen & ALGORITHMS) or ALGORITHMS
 
@@ -288,9 +288,9 @@ class _WorkloadReader:
             if any(type(value) is type(one) and value == one for one in values):
                 self._f.at(child, f"{str(value)[:80]!r} stands here twice", "keep one of them")
             values.append(value)
+        if plain(node) == []:
+            self._f.at(node, "an empty list allows nothing", "name a value")
         if not values:
-            if sound(node):
-                self._f.at(node, "an empty list allows nothing", "name a value")
             return None
         if len(values) > _MAX_VALUES:
             self._f.at(node, f"more than {_MAX_VALUES} values", "write two entries")
