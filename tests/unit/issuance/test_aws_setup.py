@@ -145,23 +145,3 @@ def test_more_managed_policies_than_a_role_takes() -> None:
         aws_setup(entries, HUB, Choices())
     kept = Choices(existing=frozenset({arn("Shared")}))
     assert by_arn(aws_setup(entries, HUB, kept))[arn("Shared")].attached == ()
-
-
-@pytest.mark.parametrize("partition", ["aws-iso", "aws-eusc"])
-def test_partitions_whose_principals_are_not_known_are_left_to_the_operator(
-    partition: str,
-) -> None:
-    with pytest.raises(Conflict, match="--hub-arn"):
-        hub_trust.ec2(partition)
-    with pytest.raises(Conflict, match="--hub-arn"):
-        hub_trust.ecs(partition, NEAR)
-    with pytest.raises(Conflict, match="--hub-arn"):
-        hub_trust.pod_identity(partition, None)
-    assert hub_trust.ec2("aws-cn").document["Statement"] == [
-        {
-            "Sid": "Host",
-            "Effect": "Allow",
-            "Principal": {"Service": "ec2.amazonaws.com.cn"},
-            "Action": ["sts:AssumeRole"],
-        }
-    ]
