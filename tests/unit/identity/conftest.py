@@ -40,6 +40,8 @@ class MemoryFactorStore:
     live_sessions: set[str] = field(default_factory=lambda: {"ls-1", "ls-2"})
     may_enrol: set[str] = field(default_factory=set)
     cookie: Token | None = None
+    replaced: Token | None = None
+    beaten: bool = False  # another process burns every step just before
     may_replace: bool = False  # whether the sessions showed the confirmed factor
 
     async def confirmed_factors(self, principal_id: str) -> tuple[Factor, ...]:
@@ -78,10 +80,10 @@ class MemoryFactorStore:
         factor = next((f for f in self.factors if f.id == factor_id), None)
         if factor is None or login_session_id not in self.live_sessions:
             return Burned.GONE
-        if step <= factor.last_step:
+        if self.beaten or step <= factor.last_step:
             return Burned.REPLAYED
         self.factors[self.factors.index(factor)] = replace(factor, last_step=step)
-        self.failures, self.cookie = 0, cookie
+        self.failures, self.cookie, self.replaced = 0, cookie, replaces
         self.events.append(event)
         return Burned.ACCEPTED
 
@@ -97,6 +99,8 @@ class MemoryFactorStore:
         recovery_code_hashes: tuple[bytes, ...],
         event: Event,
     ) -> Burned:
+        if self.beaten:
+            return Burned.REPLAYED
         if not self.may_replace and await self.confirmed_factors(""):
             return Burned.GONE
         if enrolment_code_hash is not None:
@@ -106,7 +110,7 @@ class MemoryFactorStore:
         factor = next(f for f in self.factors if f.id == factor_id)
         self.factors = [replace(factor, confirmed_at=self.now, last_step=step)]
         self.recovery_codes = set(recovery_code_hashes)
-        self.failures, self.cookie = 0, cookie
+        self.failures, self.cookie, self.replaced = 0, cookie, replaces
         self.events.append(event)
         return Burned.ACCEPTED
 

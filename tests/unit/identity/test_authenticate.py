@@ -64,7 +64,7 @@ async def test_a_dead_token_looks_like_no_token():
         await authenticate(one_session(None), text, API)
     with pytest.raises(Unauthenticated) as absent:
         await authenticate(one_session(None), None, API)
-    assert str(dead.value) == str(absent.value)
+    assert str(dead.value) == str(absent.value) == "Sign in first."
     with pytest.raises(Suspended):
         await authenticate(one_session(Suspended()), text, API)
 

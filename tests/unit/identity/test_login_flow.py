@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.audit.record import Event, EventType
+from broker.audit.record import Actor, Event, EventType, Outcome
 from broker.errors import NotFound, Suspended
 from broker.identity.login import (
     BootstrapAdmin,
@@ -39,7 +40,7 @@ class FakeProvider:
     async def authorization_url(self, *, state, nonce, code_challenge, redirect_uri):
         if not self.reachable:
             raise LoginRejected("the provider is not usable")
-        return f"https://idp/auth?state={state}&nonce={nonce}&code_challenge={code_challenge}"
+        return f"https://idp/auth?{state}&{nonce}&{code_challenge}&{redirect_uri}"
 
     async def identify(self, **arguments):
         self.redeemed.append(arguments)
@@ -77,6 +78,18 @@ class FakeStore:
         self.failures.append(event)
 
 
+def failed(reason: str, provider: str | None = None) -> Event:
+    """Nobody is known yet when a login fails."""
+    return Event(
+        EventType.LOGIN_FAILED,
+        Actor("anonymous", "anonymous", ip="192.0.2.7", user_agent="test"),
+        Outcome.FAILURE,
+        {} if provider is None else {"provider": provider},
+        {"reason": reason},
+        "r1",
+    )
+
+
 @dataclass
 class Browser:
     flow: LoginFlow
@@ -107,16 +120,27 @@ def browser():
 
 async def test_a_login_ends_where_it_was_going_with_a_new_browser_token(browser):
     binding, url = await browser.begin()
-    assert binding.state in url
+    assert url == (
+        f"https://idp/auth?{binding.state}&{binding.nonce}&{binding.code_challenge}&{REDIRECT}"
+    )
+    assert browser.store.attempts[binding.hash].provider == "corp"
     old = Token.new(TokenKind.BROWSER)
     finished = await browser.finish(
         binding.cookie_value, [("code", "good"), ("state", binding.state)], replaces=old
     )
     assert finished.next_path == "/console/roles"
-    (login,) = browser.store.logins
-    assert login["identity"] is ADA
-    assert login["replaces"] is old
-    assert login["cookie"] is finished.cookie
+    assert browser.store.logins == [
+        {
+            "identity": ADA,
+            "cookie": finished.cookie,
+            "ip": "192.0.2.7",
+            "user_agent": "test",
+            "replaces": old,
+            "bootstrap": (BootstrapAdmin(provider="corp", email="a@b"),),
+            "request_id": "r1",
+        }
+    ]
+    assert finished.logged_in.principal.id == "p-1"
     assert finished.cookie.kind is TokenKind.BROWSER
     (redeemed,) = browser.provider.redeemed
     assert redeemed == {
@@ -155,23 +179,28 @@ async def test_a_callback_must_come_from_the_browser_that_began(browser):
     mine, _ = await browser.begin()
     other, _ = await browser.begin()
     good = ("code", "good")
+    state = ("state", mine.state)
+    no_attempt = "the browser has no login attempt"
+    foreign = "the state is missing or belongs to another browser or attempt"
     refused = [
-        (None, [good, ("state", mine.state)]),
-        ("", [good, ("state", mine.state)]),
-        ("not a cookie", [good, ("state", mine.state)]),
-        (other.cookie_value, [good, ("state", mine.state)]),
-        (LoginBinding.new().cookie_value, [good, ("state", mine.state)]),
-        (mine.cookie_value, [good]),
-        (mine.cookie_value, [good, ("state", "")]),
-        (mine.cookie_value, [good, ("state", mine.state[:-1])]),
-        (mine.cookie_value, [good, ("state", mine.state + "=")]),
-        (mine.cookie_value, [good, ("state", "\ud800")]),
-        (mine.cookie_value, [good, ("state", mine.state), ("state", mine.state)]),
-        (mine.cookie_value, [("code", "x" * 9000), ("state", mine.state)]),
+        (None, [good, state], no_attempt),
+        ("", [good, state], no_attempt),
+        ("not a cookie", [good, state], no_attempt),
+        (other.cookie_value, [good, state], foreign),
+        (LoginBinding.new().cookie_value, [good, state], foreign),
+        (mine.cookie_value, [good], foreign),
+        (mine.cookie_value, [good, ("state", "")], foreign),
+        (mine.cookie_value, [good, ("state", mine.state[:-1])], foreign),
+        (mine.cookie_value, [good, ("state", mine.state + "=")], foreign),
+        (mine.cookie_value, [good, ("state", "\ud800")], foreign),
+        (mine.cookie_value, [good, state, state], "the callback repeats state"),
+        (mine.cookie_value, [("code", "x" * 8193), state], "the callback's code is over-long"),
     ]
-    for cookie, query in refused:
-        with pytest.raises(LoginRejected):
+    for cookie, query, reason in refused:
+        with pytest.raises(LoginRejected) as rejected:
             await browser.finish(cookie, query)
+        assert (rejected.value.reason, str(rejected.value)) == (reason, reason)
+        assert browser.store.failures[-1] == failed(reason)
     assert browser.provider.redeemed == []
     assert len(browser.store.failures) == len(refused)
     # None of these spent the honest browser's attempt.
@@ -190,9 +219,34 @@ async def test_a_callback_works_once(browser):
     binding, _ = await browser.begin()
     query = [("code", "good"), ("state", binding.state)]
     await browser.finish(binding.cookie_value, query)
-    with pytest.raises(LoginRejected, match="used"):
+    with pytest.raises(LoginRejected):
         await browser.finish(binding.cookie_value, query)
+    assert browser.store.failures == [failed("the login attempt is unknown, used or expired")]
     assert len(browser.store.logins) == 1
+
+
+async def test_a_provider_that_went_away_meanwhile_ends_the_login(browser):
+    binding, _ = await browser.begin()
+    later = Browser(LoginFlow({}, browser.store, ()), browser.provider, browser.store)
+    with pytest.raises(LoginRejected):
+        await later.finish(binding.cookie_value, [("code", "good"), ("state", binding.state)])
+    reason = "the provider of this attempt is no longer configured"
+    assert browser.store.failures == [failed(reason, "corp")]
+
+
+async def test_a_callback_with_neither_code_nor_error_ends_the_login(browser):
+    binding, _ = await browser.begin()
+    query = [("code", ""), ("state", binding.state), ("iss", "https://idp")]
+    with pytest.raises(LoginRejected):
+        await browser.finish(binding.cookie_value, query)
+    assert browser.store.failures == [failed("the callback has neither code nor error", "corp")]
+
+
+async def test_who_claims_to_answer_is_told_to_the_provider(browser):
+    binding, _ = await browser.begin()
+    query = [("code", "good"), ("state", binding.state), ("iss", "https://idp"), ("code2", "x")]
+    await browser.finish(binding.cookie_value, query)
+    assert browser.provider.redeemed[0]["iss"] == "https://idp"
 
 
 async def test_the_providers_error_is_recorded_without_its_words(browser):
@@ -204,19 +258,27 @@ async def test_the_providers_error_is_recorded_without_its_words(browser):
     ]
     with pytest.raises(LoginRejected) as rejected:
         await browser.finish(binding.cookie_value, query)
-    (event,) = browser.store.failures
-    assert event.type is EventType.LOGIN_FAILED
-    assert event.subject == {"provider": "corp"}
-    assert event.detail == {"reason": "the provider answered with error access_denied"}
-    assert "555" in (rejected.value.log_detail or "")
-    assert event.actor.ip == "192.0.2.7"
+    reason = "the provider answered with error access_denied"
+    assert browser.store.failures == [failed(reason, "corp")]
+    assert rejected.value.log_detail == "'call +1-555 to unlock'"
+
+
+async def test_a_providers_long_words_are_cut_and_missing_ones_are_none(browser):
+    for words, shown in (("x" * 8192, repr("x" * 500)), ("", "''")):
+        binding, _ = await browser.begin()
+        query = [("error", "e"), ("error_description", words), ("state", binding.state)]
+        with pytest.raises(LoginRejected) as rejected:
+            await browser.finish(binding.cookie_value, query)
+        assert rejected.value.log_detail == shown
 
 
 async def test_an_error_code_that_is_not_one_is_not_repeated(browser):
     binding, _ = await browser.begin()
     query = [("error", "<script>\r\n"), ("state", binding.state)]
-    with pytest.raises(LoginRejected, match="error unreadable"):
+    with pytest.raises(LoginRejected):
         await browser.finish(binding.cookie_value, query)
+    reason = "the provider answered with error unreadable"
+    assert browser.store.failures == [failed(reason, "corp")]
 
 
 async def test_a_refused_token_is_recorded_without_code_or_secrets(browser):
@@ -225,7 +287,7 @@ async def test_a_refused_token_is_recorded_without_code_or_secrets(browser):
     with pytest.raises(LoginRejected):
         await browser.finish(binding.cookie_value, query)
     (event,) = browser.store.failures
-    assert event.detail == {"reason": "the ID token is refused: it has expired"}
+    assert event == failed("the ID token is refused: it has expired", "corp")
     for secret in ("SECRETCODE", binding.state, binding.cookie_value):
         assert secret not in repr(event)
 
@@ -250,6 +312,20 @@ def test_everything_derived_from_a_binding_is_distinct_and_stable():
     assert 43 <= len(binding.code_verifier) <= 128
 
 
+def test_a_binding_gives_the_same_answers_in_every_version():
+    """Logins on their way go on over an update, and over replicas of two versions."""
+
+    def derived(label: bytes) -> str:
+        digest = hmac.digest(b"A" * 43, label, "sha256")
+        return urlsafe_b64encode(digest).decode().rstrip("=")
+
+    binding = LoginBinding("A" * 43)
+    assert binding.state == derived(b"broker login state")
+    assert binding.nonce == derived(b"broker login nonce")
+    assert binding.code_verifier == derived(b"broker login code_verifier")
+    assert len(LoginBinding.new().cookie_value) == 43
+
+
 @given(st.text(max_size=60))
 def test_only_43_url_safe_characters_are_a_binding(text):
     binding = LoginBinding.parse(text)
@@ -267,6 +343,8 @@ def test_only_43_url_safe_characters_are_a_binding(text):
         "/mfa/enroll",
         "/console",
         "/console/roles/data-reader",
+        "/console?next=/../x%2f%5c",
+        "/device?" + "x" * 4088,
         "/",
     ],
 )
@@ -301,7 +379,7 @@ def test_the_brokers_own_pages_are_kept(path):
         "/mfa//evil.example\\",
         " /console",
         "/c\u043ensole",
-        "/device?" + "x" * 5000,
+        "/device?" + "x" * 4089,
     ],
 )
 def test_everything_else_goes_home(path):

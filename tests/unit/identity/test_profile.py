@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,8 +132,51 @@ def test_string_claims_of_the_token_are_kept_for_templates_and_nothing_else():
     assert who.claims == {"team": "data", "cost_center": "42"}
 
 
+def test_a_person_is_kept_whole_as_the_provider_said():
+    when = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    claims: dict[str, object] = {
+        "groups": ["sre"],
+        "preferred_username": "ada",
+        "email": "ada@corp.example",
+        "email_verified": True,
+        "team": "x" * 256,
+    }
+    who = identity_of(
+        IdTokenClaims("s1", when, claims),
+        {"preferred_username": "other"},
+        provider="corp",
+        issuer="https://idp",
+        groups_claim="groups",
+        handle_claim="preferred_username",
+    )
+    assert who == ProviderIdentity(
+        provider="corp",
+        issuer="https://idp",
+        subject="s1",
+        handle="ada",
+        email="ada@corp.example",
+        email_verified=True,
+        groups=frozenset({"corp/sre"}),
+        claims={"preferred_username": "ada", "email": "ada@corp.example", "team": "x" * 256},
+        auth_time=when,
+    )
+    named = replace(IdTokenClaims("s1", None, {}), all={"nick": "x" * 128})
+    longer = replace(named, all={"nick": "x" * 129})
+    for stated, handle in ((named, "x" * 128), (longer, "s1")):
+        who = identity_of(
+            stated, None, provider="c", issuer="i", groups_claim="g", handle_claim="nick"
+        )
+        assert who.handle == handle
+
+
+def test_an_unusable_claim_does_not_hide_those_after_it():
+    who = identify({"a b": "x", "acr": "x", "big": "x" * 257, "nonce": "x", "zone": "eu"})
+    assert who.claims == {"zone": "eu"}
+
+
 def test_only_so_many_claims_are_kept():
-    assert len(identify({f"c{i:03}": "x" for i in range(500)}).claims) == 32
+    kept = identify({f"c{i:03}": "x" for i in reversed(range(500))}).claims
+    assert kept == {f"c{i:03}": "x" for i in range(32)}
 
 
 @given(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import re
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -8,7 +10,7 @@ import pyotp
 import pytest
 
 from broker.adapters.sealing import UnsealFailed
-from broker.audit.record import EventType, Outcome
+from broker.audit.record import Event, EventType, Outcome
 from broker.errors import (
     Conflict,
     InvalidRequest,
@@ -20,11 +22,21 @@ from broker.errors import (
 from broker.identity.second_factor import WrongCode
 from broker.identity.sessions import Token, TokenKind
 from broker.identity.totp import Enrolment
-from broker.identity.typed_codes import new_enrolment_code
+from broker.identity.typed_codes import TypedCodeKind, hash_of_typed, new_enrolment_code
 
 
 def code_for(world: Any, secret: str, offset: int = 0) -> str:
     return pyotp.TOTP(secret).at(world.store.now, counter_offset=offset)
+
+
+def happened(world: Any, event_type: EventType, **detail: object) -> Event:
+    subject = {"principal": "p-aaaaaaaaaaaaaaaa", "login_session": "ls-1"}
+    return Event(event_type, world.actor, Outcome.SUCCESS, subject, detail, "r1")
+
+
+def failed(world: Any, reason: str, failures: int) -> Event:
+    event = happened(world, EventType.MFA_FAILED, reason=reason, failures=failures)
+    return replace(event, outcome=Outcome.FAILURE)
 
 
 async def verify(world: Any, code: str, **changes: Any) -> None:
@@ -67,18 +79,31 @@ async def enrolled(world):
 
 async def test_a_right_code_raises_the_session_and_swaps_the_cookie(world, enrolled):
     cookie = Token.new(TokenKind.BROWSER)
-    await verify(world, code_for(world, enrolled[0]), cookie=cookie)
-    assert world.store.cookie is cookie
-    (event,) = world.store.events
-    assert event.type is EventType.MFA_VERIFIED
-    assert event.subject == {"principal": "p-aaaaaaaaaaaaaaaa", "login_session": "ls-1"}
+    old = Token.new(TokenKind.BROWSER)
+    await verify(world, code_for(world, enrolled[0]), cookie=cookie, replaces=old)
+    assert (world.store.cookie, world.store.replaced) == (cookie, old)
+    (factor,) = world.store.factors
+    assert world.store.events == [happened(world, EventType.MFA_VERIFIED, factor=factor.id)]
 
 
 async def test_a_code_works_once(world, enrolled):
     code = code_for(world, enrolled[0])
     await verify(world, code)
-    with pytest.raises(WrongCode):
+    with pytest.raises(WrongCode, match=r"^That code is not right\.$") as refused:
         await verify(world, code)
+    assert refused.value.extra == {}
+    assert world.store.events[1:] == [failed(world, "wrong_code", 1)]
+
+
+async def test_a_code_that_another_process_took_just_before_is_a_wrong_one(world, enrolled):
+    world.store.beaten = True
+    with pytest.raises(WrongCode, match=r"^That code is not right\.$"):
+        await verify(world, code_for(world, enrolled[0]))
+    world.may_enrol_until = world.store.now + timedelta(minutes=10)
+    new = await world.second_factor().begin_enrolment(world.who(), is_admin=False)
+    with pytest.raises(WrongCode, match=r"^That code is not right\.$"):
+        await confirm(world, code_for(world, new.secret))
+    assert world.store.events == [failed(world, "replayed", count) for count in (1, 2)]
 
 
 async def test_the_code_that_confirmed_the_factor_does_not_verify(world):
@@ -98,17 +123,21 @@ async def test_a_wrong_code_is_counted_and_recorded_without_the_code(world, enro
     with pytest.raises(WrongCode) as refusal:
         await verify(world, wrong)
     assert refusal.value.code == "invalid_request"
+    assert refusal.value.detail == "That code is not right."
     assert world.store.failures == 1
-    (event,) = world.store.events
-    assert (event.type, event.outcome) == (EventType.MFA_FAILED, Outcome.FAILURE)
-    assert event.detail == {"reason": "wrong_code", "failures": 1}
+    assert world.store.events == [failed(world, "wrong_code", 1)]
 
 
 async def test_the_fifth_wrong_code_locks_and_then_the_right_one_is_not_looked_at(world, enrolled):
-    for _ in range(5):
-        with pytest.raises(WrongCode):
+    for wait in ({}, {}, {}, {}, {"retry_after": 1}):
+        with pytest.raises(WrongCode) as wrong:
             await verify(world, "000000")
-    assert [e.type for e in world.store.events[-2:]] == [EventType.MFA_FAILED, EventType.MFA_LOCKED]
+        assert wrong.value.extra == wait
+    locked_event = happened(world, EventType.MFA_LOCKED, failures=5, seconds=1)
+    assert world.store.events == [
+        *(failed(world, "wrong_code", count) for count in range(1, 6)),
+        replace(locked_event, outcome=Outcome.FAILURE),
+    ]
     right = code_for(world, enrolled[0])
     answers = []
     for code in (right, "000000"):
@@ -125,19 +154,26 @@ async def test_the_fifth_wrong_code_locks_and_then_the_right_one_is_not_looked_a
 async def test_after_a_hundred_failures_only_an_admin_helps(world, enrolled):
     world.store.failures = 100
     world.store.now += timedelta(days=400)
-    with pytest.raises(MfaLocked, match="an admin must reset"):
+    with pytest.raises(MfaLocked) as locked:
         await verify(world, code_for(world, enrolled[0]))
+    text = "Too many wrong codes; an admin must reset your second factor."
+    assert (locked.value.detail, locked.value.retry_after) == (text, 86400)
+    world.store.failures, world.store.failed_at = 99, world.store.now
+    with pytest.raises(MfaLocked) as locked:
+        await verify(world, code_for(world, enrolled[0]))
+    assert (locked.value.detail, locked.value.retry_after) == (MfaLocked.message, 900)
 
 
 async def test_verifying_without_a_factor_says_so(world):
-    with pytest.raises(InvalidRequest, match="enrol one first"):
+    text = r"^No second factor is enrolled yet; enrol one first\.$"
+    with pytest.raises(InvalidRequest, match=text):
         await verify(world, "123456")
     assert world.store.failures == 0
 
 
 async def test_a_session_that_ended_meanwhile_is_not_raised(world, enrolled):
     world.store.live_sessions.clear()
-    with pytest.raises(Unauthenticated):
+    with pytest.raises(Unauthenticated, match=r"^This login session has ended; sign in again\.$"):
         await verify(world, code_for(world, enrolled[0]))
 
 
@@ -147,7 +183,12 @@ async def test_reloading_the_enrolment_page_shows_the_same_secret(world):
     assert first == second
     assert first.needs_code
     assert first.secret not in repr(first)
-    assert first.secret in first.otpauth_uri
+    parsed = pyotp.parse_uri(first.otpauth_uri)
+    assert (parsed.secret, parsed.name) == (first.secret, "ada@example.com")
+    assert parsed.issuer == "broker test"
+    # Which login session began it is told by the id: older pending factors stay its own.
+    assert re.fullmatch(r"f-[0-9a-f]{24}", first.factor_id)
+    assert first.factor_id[2:14] == hashlib.sha256(b"ls-1").hexdigest()[:12]
 
 
 async def test_a_secret_shown_to_one_session_is_never_confirmed_by_another(world):
@@ -157,7 +198,8 @@ async def test_a_secret_shown_to_one_session_is_never_confirmed_by_another(world
     assert owner.secret != thief.secret
     text, stored = new_enrolment_code()
     world.store.enrolment_codes = {stored}
-    with pytest.raises(InvalidRequest, match="reload"):
+    text_shown = r"^This enrolment is too old; reload the page for a new secret\.$"
+    with pytest.raises(InvalidRequest, match=text_shown):
         await confirm(world, code_for(world, thief.secret), text, session="ls-2")
     await confirm(world, code_for(world, owner.secret), text)
     with pytest.raises(WrongCode):
@@ -167,9 +209,11 @@ async def test_a_secret_shown_to_one_session_is_never_confirmed_by_another(world
 async def test_the_first_factor_alone_can_not_enrol_the_second(world):
     enrolling = await world.second_factor().begin_enrolment(world.who(), is_admin=False)
     for bad in (None, "", "x", new_enrolment_code()[0]):
-        with pytest.raises(WrongCode, match="enrolment code"):
+        with pytest.raises(WrongCode, match=r"^That enrolment code is not right\.$"):
             await confirm(world, code_for(world, enrolling.secret), bad)
-    assert {e.detail.get("reason") for e in world.store.events} == {"wrong_enrolment_code"}
+    assert world.store.events == [
+        failed(world, "wrong_enrolment_code", count) for count in (1, 2, 3, 4)
+    ]
     assert not await world.store.confirmed_factors("")
 
 
@@ -180,10 +224,16 @@ async def test_an_enrolment_code_is_spent_by_the_enrolment_and_not_by_a_wrong_to
     with pytest.raises(WrongCode):
         await confirm(world, "000000", text)
     assert world.store.enrolment_codes == {stored}
-    codes = await confirm(world, code_for(world, enrolling.secret), text)
+    old, cookie = Token.new(TokenKind.BROWSER), Token.new(TokenKind.BROWSER)
+    right = code_for(world, enrolling.secret)
+    codes = await confirm(world, right, text, replaces=old, cookie=cookie)
     assert world.store.enrolment_codes == set()
+    assert (world.store.replaced, world.store.cookie) == (old, cookie)
     assert len(set(codes)) == 10
-    assert world.store.events[-1].type is EventType.MFA_ENROLLED
+    hashes = {hash_of_typed(TypedCodeKind.RECOVERY, code) for code in codes}
+    assert world.store.recovery_codes == hashes
+    enrolled = happened(world, EventType.MFA_ENROLLED, factor=enrolling.factor_id)
+    assert world.store.events == [failed(world, "wrong_code", 1), enrolled]
 
 
 async def test_open_enrolment_needs_no_code_but_never_covers_admins(world):
@@ -238,10 +288,12 @@ async def test_a_recovery_code_opens_enrolment_once_and_nothing_else(world, enro
         world.who(), codes[3].upper(), actor=world.actor, request_id="r1"
     )
     assert world.store.may_enrol == {"ls-1"}
-    assert world.store.events[-1].detail == {"method": "recovery_code"}
-    with pytest.raises(WrongCode):
-        await factor.spend_recovery_code(world.who(), codes[3], actor=world.actor, request_id="r2")
-    assert world.store.events[-1].detail["reason"] == "wrong_recovery_code"
+    assert world.store.events == [happened(world, EventType.MFA_VERIFIED, method="recovery_code")]
+    world.store.failures = 0
+    for count, typed in enumerate((codes[3], "no code"), 1):
+        with pytest.raises(WrongCode, match=r"^That code is not right\.$"):
+            await factor.spend_recovery_code(world.who(), typed, actor=world.actor, request_id="r1")
+        assert world.store.events[-1] == failed(world, "wrong_recovery_code", count)
     world.may_enrol_until = world.store.now + timedelta(seconds=1)
     assert not (await factor.begin_enrolment(world.who(), is_admin=False)).needs_code
     world.may_enrol_until = world.store.now

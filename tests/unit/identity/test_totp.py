@@ -97,6 +97,7 @@ def test_the_otpauth_uri_is_what_apps_read():
     parsed = pyotp.parse_uri(totp.otpauth_uri(SECRET, account="ada@example.com", label="broker"))
     assert isinstance(parsed, pyotp.TOTP)
     assert (parsed.secret, parsed.name, parsed.issuer) == (SECRET, "ada@example.com", "broker")
+    assert len(totp.new_secret()) == 32
     assert (parsed.digits, parsed.interval, parsed.digest().name) == (6, 30, "sha1")
 
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import hashlib
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +20,14 @@ RECOVERY, ENROLMENT = TypedCodeKind.RECOVERY, TypedCodeKind.ENROLMENT
 def test_codes_carry_at_least_112_bits_and_never_repeat():
     codes = {new_code(RECOVERY)[0] for _ in range(200)}
     assert len(codes) == 200
-    assert all(len(code.replace("-", "")) * 5 >= 112 for code in codes)
+    assert all(re.fullmatch(r"[a-z2-7]{6}(-[a-z2-7]{6}){3}", code) for code in codes)
+
+
+def test_codes_that_were_handed_out_stay_good_in_every_version():
+    typed = "ABCDEF-GHIJKL-MNOPQR-STUV23"
+    for kind, name in ((RECOVERY, "recovery"), (ENROLMENT, "enrolment")):
+        stored = f"broker {name} code|abcdefghijklmnopqrstuv23".encode()
+        assert hash_of_typed(kind, typed) == hashlib.sha256(stored).digest()
 
 
 @pytest.mark.parametrize(
@@ -27,7 +37,8 @@ def test_codes_carry_at_least_112_bits_and_never_repeat():
         str.upper,
         lambda code: code.replace("-", ""),
         lambda code: code.replace("-", " "),
-        lambda code: f"  {code}\r\n",
+        lambda code: f"  {code}\r\n\t",
+        lambda code: "\t" * 80 + code,
         lambda code: code.replace("o", "0").replace("l", "1").replace("b", "8"),
     ],
 )
