@@ -121,40 +121,32 @@ def test_what_is_no_service_account(service_account: str) -> None:
     assert caught.value.detail == refusal
 
 
+UNNARROWED = (
+    "Who may make Pod Identity associations, and pass this role (iam:PassRole), says which pods "
+    "are the broker. Make the association with session tags disabled (disableSessionTags): they "
+    "are transitive, and would be carried into every session that is issued."
+)
+NARROWED = (
+    "These conditions need the association's session tags, which are transitive: every session "
+    "that is issued carries six tags of the cluster's. Without --service-account they can be "
+    "disabled."
+)
+
+
 def test_a_pod_by_an_association() -> None:
     actions = ["sts:AssumeRole", "sts:TagSession"]
     service = {"Service": "pods.eks.amazonaws.com"}
     assert pod_identity("aws", None) == HubTrust(
-        document(service, actions),
-        instance_profile=False,
-        notes=(
-            (
-                "Who may make Pod Identity associations, and pass this role (iam:PassRole), says which "
-                "pods are the broker. Make the association with session tags disabled "
-                "(disableSessionTags): they are transitive, and would be carried into every session "
-                "that is issued."
-            ),
-        ),
+        document(service, actions), instance_profile=False, notes=(UNNARROWED,)
     )
+    condition = {
+        "StringEquals": {
+            "aws:RequestTag/kubernetes-namespace": "ops",
+            "aws:RequestTag/kubernetes-service-account": "broker",
+        }
+    }
     assert pod_identity("aws-us-gov", "ops/broker") == HubTrust(
-        document(
-            service,
-            actions,
-            Condition={
-                "StringEquals": {
-                    "aws:RequestTag/kubernetes-namespace": "ops",
-                    "aws:RequestTag/kubernetes-service-account": "broker",
-                }
-            },
-        ),
-        instance_profile=False,
-        notes=(
-            (
-                "These conditions need the association's session tags, which are transitive: every "
-                "session that is issued carries six tags of the cluster's. Without --service-account "
-                "they can be disabled."
-            ),
-        ),
+        document(service, actions, Condition=condition), instance_profile=False, notes=(NARROWED,)
     )
 
 
