@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from base64 import urlsafe_b64encode
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -227,7 +227,7 @@ async def test_a_callback_works_once(browser):
 
 async def test_a_provider_that_went_away_meanwhile_ends_the_login(browser):
     binding, _ = await browser.begin()
-    later = Browser(LoginFlow({}, browser.store, ()), browser.provider, browser.store)
+    later = replace(browser, flow=LoginFlow({}, browser.store, ()))
     with pytest.raises(LoginRejected):
         await later.finish(binding.cookie_value, [("code", "good"), ("state", binding.state)])
     reason = "the provider of this attempt is no longer configured"
