@@ -17,8 +17,9 @@ from sqlalchemy import URL, Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import broker
-from broker.adapters.store.engine import Database, unavailable_when_out
+from broker.adapters.store.engine import Database
 from broker.adapters.store.opening import migration_engine
+from broker.adapters.store.outage import unavailable_when_out
 from broker.errors import StartupError
 
 # Any constant of our own: what two migrators of one PostgreSQL database queue on.

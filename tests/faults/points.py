@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from broker.adapters.checkpoints import CheckpointPublisher
 from broker.adapters.store import grants as grant_store
-from broker.adapters.store import journal_postgresql, logins, sessions
+from broker.adapters.store import journal_postgresql, journal_swap, logins, sessions
 from broker.adapters.store.checkpoints import SqlCheckpoints
 from broker.adapters.store.grants import SqlGrants
 from broker.adapters.store.journal import GroupCommitJournal
@@ -194,6 +194,34 @@ def _flush_points(kind: str, subject: str, needs: str = "issuances") -> list[Poi
     ]
 
 
+def _when_swapped(passed: Pass) -> None:
+    swap = journal_swap.swap
+
+    async def swapped(*args: Any) -> Any:
+        done = await swap(*args)
+        if done is not None:
+            passed()
+        return done
+
+    journal_postgresql.swap = swapped  # type: ignore[assignment, attr-defined]
+
+
+def _swap_points(kind: str, subject: str) -> list[Point]:
+    """The group commit in one statement, which a process that writes alone may take."""
+    return [
+        Point(
+            f"{kind} swap, not sent",
+            f"with the {subject}'s record made on a head that it knows, before the one statement",
+            flushing(kind, before(journal_postgresql, "swap")),
+        ),
+        Point(
+            f"{kind} swap, committed",
+            f"with the {subject} committed by one statement, before its caller hears of it",
+            flushing(kind, _when_swapped),
+        ),
+    ]
+
+
 ISSUANCE = [
     Point(
         "intent not queued",
@@ -270,6 +298,7 @@ MUTATORS = [
     ),
     Point("checkpoint stored", "with the signed note stored", after(SqlCheckpoints, "add")),
 ]
+ALONE = [*_swap_points("intent", "intent"), *_swap_points("outcome", "outcome")]
 REAPER = [
     Point(
         "reaper, before COMMIT",
@@ -284,7 +313,7 @@ REAPER = [
         "orphans",
     ),
 ]
-POINTS = {point.name: point for point in (*ISSUANCE, *MUTATORS, *REAPER)}
+POINTS = {point.name: point for point in (*ISSUANCE, *MUTATORS, *ALONE, *REAPER)}
 
 
 def arm(name: str, nth: int) -> None:

@@ -16,7 +16,7 @@ from tests.faults import counts
 from tests.faults.invariants import Outside
 from tests.faults.listing import ANYWHERE, KILLED
 from tests.faults.load import Load
-from tests.faults.points import ISSUANCE, MUTATORS, POINTS, REAPER, Point
+from tests.faults.points import ALONE, ISSUANCE, MUTATORS, POINTS, REAPER, Point
 from tests.faults.world import World
 
 MOST_PASSES = 4
@@ -96,6 +96,19 @@ async def one_survivor(world: World, kills: Counter[str], *, renewed: bool) -> i
     return chosen
 
 
+async def kill_alone(world: World, outside: Outside, kills: Counter[str]) -> None:
+    """One server writes alone, as it must to commit in one statement, and dies there."""
+    for port in list(world.servers):
+        await kill_anywhere(world, port, kills)
+    port = world.ports[0]
+    for point in ALONE:
+        await armed(world, port, point)
+        async with Load(world, [f"http://127.0.0.1:{port}"]).running():
+            await dead(world, port, point)
+        kills[point.name] += 1
+        await outside.all_holds()
+
+
 async def kill_reapers(world: World, outside: Outside, kills: Counter[str]) -> None:
     """With every server dead, an intent is left open: the first to close it dies of that, twice;
     then somebody closes it, in time.
@@ -133,6 +146,7 @@ async def test_a_process_killed_at_any_step_loses_and_gives_out_nothing(
     world.settings["BROKER_AUDIT__ORPHAN_AFTER_SECONDS"] = "15"
     kills: Counter[str] = Counter()
     await kill_at(world, [*ISSUANCE, *MUTATORS], outside, kills)
+    await kill_alone(world, outside, kills)
     await kill_reapers(world, outside, kills)
     assert set(kills) == set(KILLED)
     await serve_again(world)
@@ -151,6 +165,7 @@ async def test_hundreds_of_kills(world: World, outside: Outside) -> None:
     while kills.total() < MANY_KILLS:
         for _ in range(3):
             await kill_at(world, [*ISSUANCE, *MUTATORS], outside, kills)
+        await kill_alone(world, outside, kills)
         await kill_reapers(world, outside, kills)
     await serve_again(world)
     await outside.all_holds()

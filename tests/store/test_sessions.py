@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from broker.adapters.store.line import Line
 from broker.adapters.store.schema import login_sessions, principals, tokens
 from broker.audit.record import EventType
 from broker.errors import AuditUnavailable, Suspended
@@ -104,8 +105,8 @@ async def test_while_the_database_is_out_each_hears_of_it_and_later_callers_are_
     cookie = Token.new(TokenKind.BROWSER)
     await stores.log_in(cookie=cookie)
     with monkeypatch.context() as outage:
-        for verb in ("driver", "read"):
-            outage.setattr(stores.database, verb, _out)
+        outage.setattr(Line, "driver", _out)
+        outage.setattr(stores.database, "read", _out)
         asked = [stores.sessions.authenticate(cookie) for _ in range(5)]
         seen = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(error) for error in seen] == [AuditUnavailable] * 5
@@ -113,7 +114,7 @@ async def test_while_the_database_is_out_each_hears_of_it_and_later_callers_are_
     assert await stores.alive(cookie)
 
 
-def _out() -> None:
+def _out(*_self: Line) -> None:
     raise AuditUnavailable(log_detail="out")
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from broker.adapters.store.engine import Database
+from broker.adapters.store.line import Line
 from broker.adapters.store.utc_time import from_microseconds, to_microseconds
 from broker.adapters.waiting import for_one_of_many
 from broker.errors import Suspended
@@ -21,7 +22,8 @@ from broker.identity.job import Job
 from broker.identity.principal import AuthContext, Principal, PrincipalKind
 from broker.identity.sessions import Authenticated, Token, TokenKind
 
-_Row = Mapping[str, Any]
+_Row: TypeAlias = Mapping[str, Any]
+_Waiting: TypeAlias = tuple[Token, asyncio.Future[_Row | None]]
 
 # What a login showed, in the terms of RFC 8176.
 _FIRST_FACTOR = frozenset({"fed"})
@@ -76,8 +78,11 @@ class Lookups:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: list[tuple[Token, asyncio.Future[_Row | None]]] = []
+        self._waiting: list[_Waiting] = []
         self._asking: set[asyncio.Task[None]] = set()
+        self._idle: list[Line] = []
+        if database.dialect == "postgresql":
+            self._idle += [database.line() for _ in range(_QUERIES_AT_ONCE)]
 
     async def authenticate(self, token: Token) -> Authenticated | None:
         """The live login session behind a live token; None for refresh tokens.
@@ -91,28 +96,43 @@ class Lookups:
             return None if row is None else _judge(row, token, _moment, json.loads)
         answer: asyncio.Future[_Row | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((token, answer))
-        if len(self._asking) < _QUERIES_AT_ONCE:
-            task = asyncio.create_task(self._ask_for_all())
+        if self._idle:
+            task = asyncio.create_task(self._ask_for_all(self._idle.pop()))
             self._asking.add(task)
             task.add_done_callback(self._asking.discard)
         row = await answer
         return None if row is None else _judge(row, token, _as_it_is, _as_it_is)
 
-    async def _ask_for_all(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
-            try:
-                rows = await _fetch_postgresql(self._database, [token.hash for token, _ in batch])
-            except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
-                for _, answer in batch:
-                    if not answer.done():
-                        answer.set_exception(for_one_of_many(error))
-                continue
-            for token, answer in batch:
-                row = rows.get(token.hash)
+    async def _ask_for_all(self, line: Line) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
+                await self._ask(batch, line)
+        finally:
+            self._idle.append(line)
+
+    async def _ask(self, batch: Sequence[_Waiting], line: Line) -> None:
+        try:
+            rows = await self._fetch([token.hash for token, _ in batch], line)
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+            for _, answer in batch:
                 if not answer.done():
-                    of_kind = row is not None and row["token_kind"] == token.kind.value
-                    answer.set_result(row if of_kind else None)
+                    answer.set_exception(for_one_of_many(error))
+            return
+        for token, answer in batch:
+            row = rows.get(token.hash)
+            if not answer.done():
+                of_kind = row is not None and row["token_kind"] == token.kind.value
+                answer.set_result(row if of_kind else None)
+
+    async def _fetch(self, hashes: list[bytes], line: Line) -> dict[bytes, _Row]:
+        async with line.driver() as driver:
+            if self._database.behind_pgbouncer:
+                async with driver.transaction(readonly=True):
+                    rows = await driver.fetch(_POSTGRESQL, hashes)
+            else:
+                rows = await driver.fetch(_POSTGRESQL, hashes)
+        return {row["hash"]: row for row in rows}
 
 
 async def _fetch_sqlite(database: Database, token: Token) -> _Row | None:
@@ -123,16 +143,6 @@ async def _fetch_sqlite(database: Database, token: Token) -> _Row | None:
             names = [column[0] for column in cursor.description]
             values = await cursor.fetchone()
     return None if values is None else dict(zip(names, values, strict=True)) | {"now": now}
-
-
-async def _fetch_postgresql(database: Database, hashes: list[bytes]) -> dict[bytes, _Row]:
-    async with database.driver() as driver:
-        if database.behind_pgbouncer:
-            async with driver.transaction(readonly=True):
-                rows = await driver.fetch(_POSTGRESQL, hashes)
-        else:
-            rows = await driver.fetch(_POSTGRESQL, hashes)
-    return {row["hash"]: row for row in rows}
 
 
 def _judge(

@@ -1,8 +1,8 @@
 """Connections to the entitlement database, SQLite or PostgreSQL.
 
-Owns: transactions, the database's clock, and the one place where "the database is
-out" becomes a refusal (`AuditUnavailable`). Does not own: how connections are made
-(`opening`), the tables (`schema`) or the verbs (the modules beside this one).
+Owns: transactions and the database's clock. Does not own: how connections are made
+(`opening`), those that are kept out of the pool for one purpose (`line`), the tables
+(`schema`) or the verbs (the modules beside this one).
 
 A URL may say `?pgbouncer=true` where PgBouncer in transaction mode stands in
 front of PostgreSQL: then no prepared statement outlives its transaction, every
@@ -13,20 +13,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Literal, cast
 
 import asyncpg
 from sqlalchemy import URL, func, select
-from sqlalchemy import exc as sa_exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import greenlet_spawn
 
+from broker.adapters.store.line import Line
 from broker.adapters.store.opening import (
     READING,
     create_private,
@@ -35,20 +34,13 @@ from broker.adapters.store.opening import (
     sqlite_engine,
     take_pgbouncer,
 )
-from broker.errors import AuditUnavailable
+from broker.adapters.store.outage import PATIENCE, unavailable_when_out
 
 Dialect = Literal["sqlite", "postgresql"]
 
-# Long enough for a slow disk, short enough that a caller hears of an outage at once.
-PATIENCE = 5.0
 _POOL_SIZE = 10
 # Beyond `pool_size`, on PostgreSQL; closed again when they are given back.
 _OVERFLOW = 10
-
-# SQLSTATE classes that mean the server can't serve, not that the statement is wrong:
-# connection, transaction state (a read-only standby), authorisation, no such database,
-# rollback (deadlock), resources, lock time-out, operator intervention, system, internal.
-_OUT = frozenset({"08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX"})
 
 
 class Database:
@@ -76,6 +68,7 @@ class Database:
         self.dialect: Dialect = "sqlite" if url.get_backend_name() == "sqlite" else "postgresql"
         self.behind_pgbouncer = behind_pgbouncer
         self._patience = patience
+        self._lines: list[Line] = []
         # A lone SELECT needs no BEGIN and ROLLBACK around it, which are two round trips
         # more; PgBouncer needs them, to keep parse and execute on one server connection.
         if self.dialect == "sqlite":
@@ -209,6 +202,15 @@ class Database:
             finally:
                 await greenlet_spawn(raw.close)
 
+    def line(self, *settings: str) -> Line:
+        """A connection of PostgreSQL's to keep, closed with this database at the latest.
+
+        `settings`: what to SET on it, where it is no PgBouncer that would have to keep that.
+        """
+        line = Line(self.engine, () if self.behind_pgbouncer else settings)
+        self._lines.append(line)
+        return line
+
     async def now(self, conn: AsyncConnection) -> datetime:
         """The database's clock, UTC: the time that decides, the same for all replicas.
 
@@ -229,6 +231,8 @@ class Database:
 
     async def aclose(self) -> None:
         """Close every connection."""
+        for line in self._lines:
+            await line.aclose()
         await self.engine.dispose()
 
     @asynccontextmanager
@@ -248,41 +252,3 @@ class Database:
     def _crowded_since(self) -> float | None:
         """The time now (of perf_counter) where whoever asks for a connection has to wait."""
         return time.perf_counter() if self.in_use >= self.capacity else None
-
-
-@contextmanager
-def unavailable_when_out() -> Iterator[None]:
-    """Turn every way in which a database can be out into AuditUnavailable."""
-    try:
-        yield
-    except Exception as error:
-        if not is_out(error):
-            raise
-        raise AuditUnavailable(log_detail=_describe(error)) from error
-
-
-def is_out(error: BaseException) -> bool:
-    """Whether `error` says that the database can't serve, not that a statement is wrong."""
-    if isinstance(error, sa_exc.DBAPIError):
-        if error.connection_invalidated:
-            return True
-        cause: BaseException | None = error.orig
-    elif isinstance(error, sa_exc.TimeoutError | sa_exc.DisconnectionError | OSError):
-        return True  # TimeoutError and ConnectionError are OSErrors
-    else:
-        cause = error
-    sqlstate = getattr(cause, "sqlstate", None)
-    if sqlstate is not None:
-        return str(sqlstate)[:2] in _OUT
-    if isinstance(cause, sqlite3.Error):
-        # DatabaseError itself: the file is damaged, or no database at all.
-        return isinstance(cause, sqlite3.OperationalError) or type(cause) is sqlite3.DatabaseError
-    return isinstance(error, sa_exc.InterfaceError) or isinstance(
-        cause, asyncpg.InterfaceError | asyncpg.InternalClientError
-    )
-
-
-def _describe(error: BaseException) -> str:
-    # Never str(error) of SQLAlchemy's: it holds the statement.
-    cause = error.orig if isinstance(error, sa_exc.DBAPIError) else error
-    return f"{type(cause).__name__}: {cause}"

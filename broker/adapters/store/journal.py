@@ -28,11 +28,12 @@ from operator import attrgetter
 from time import perf_counter
 from typing import Any, TypeVar
 
-from broker.adapters.store.engine import PATIENCE, Database
+from broker.adapters.store.engine import Database
 from broker.adapters.store.journal_batch import Answer, Entry, Flushed, Ledger
 from broker.adapters.store.journal_observer import JournalObserver, Unobserved
 from broker.adapters.store.journal_postgresql import PostgresLedger
 from broker.adapters.store.journal_sqlite import SqliteLedger
+from broker.adapters.store.outage import PATIENCE
 from broker.adapters.waiting import is_set_within
 from broker.audit.checkpoint import Checkpoint
 from broker.audit.note import CannotSign, Signer

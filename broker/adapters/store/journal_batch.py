@@ -135,9 +135,23 @@ class Ledger(Protocol):
 class Recheck:
     """The ids whose standing decides whether outcomes may be handed out."""
 
-    principals: list[str]
-    login_sessions: list[str]
-    grants: list[str]
+    principals: list[str] = field(default_factory=list)
+    login_sessions: list[str] = field(default_factory=list)
+    grants: list[str] = field(default_factory=list)
+
+    @property
+    def columns(self) -> tuple[list[str], list[str], list[str]]:
+        """As PostgreSQL's statements take them."""
+        return self.principals, self.login_sessions, self.grants
+
+    @property
+    def standing(self) -> list[tuple[str, str]]:
+        """The rows of a recheck that finds all of it in good standing: see `Batch.moves`."""
+        return [
+            *(("principal", name) for name in self.principals),
+            *(("login_session", name) for name in self.login_sessions),
+            *(("grant", name) for name in self.grants),
+        ]
 
 
 class Batch:
@@ -158,6 +172,11 @@ class Batch:
         self._answers: dict[Entry, Answer] = {}
         self._issued: dict[int, bytes] = {}
         self._growth: Growth | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every caller waits still, and no CI token is to be used up."""
+        return not self._abandoned and not any(e.exchange for e in self._entries)
 
     @property
     def intents(self) -> list[Intent]:

@@ -1,23 +1,22 @@
 """The group commit's SQL on PostgreSQL, straight on asyncpg.
 
-Owns one connection for the life of the process, and when it is replaced. Does
-not own: the order of steps (`journal_batch`) and the queue (`journal`).
+Owns the long way, and which of the two ways a batch is written. Does not own: the
+order of steps (`journal_batch`), the short way (`journal_swap`) and the queue
+(`journal`).
 
-The head row is the one serialisation point between processes: it is locked
+The head row is the one serialisation point between processes. The long way locks it
 first, so every statement after it (READ COMMITTED) sees what was committed by
-whoever held it before, and waits for nobody.
+whoever held it before, and waits for nobody. The short way is one statement, for a
+process that finds the head as it left it.
 """
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from broker.adapters.store.engine import PATIENCE, Database, unavailable_when_out
+from broker.adapters.store.engine import Database
 from broker.adapters.store.journal_batch import (
     Batch,
     Entry,
@@ -27,12 +26,19 @@ from broker.adapters.store.journal_batch import (
     Recheck,
     orphaned,
 )
+from broker.adapters.store.journal_columns import (
+    attachment_columns,
+    intent_columns,
+    move_columns,
+    node_columns,
+    record_columns,
+)
 from broker.adapters.store.journal_jobs import open_jobs_postgresql
+from broker.adapters.store.journal_swap import KnownHead, swap
+from broker.adapters.store.line import Driver
 from broker.adapters.store.records import Linked, LockedHead, head_missing, link
 from broker.audit.record import Attachment, clean, prepare
 from broker.issuance.journal import Intent
-
-Driver: TypeAlias = Any  # asyncpg.Connection, which ships no types
 
 # Two statements in one message, and one query for the head and what stands: under load a round
 # trip is a turn of a busy event loop, and a flush is nothing but round trips.
@@ -136,22 +142,45 @@ class PostgresLedger:
     """Implements `journal_batch.Ledger`. One flush or reaping at a time."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
-        self._conn: AsyncConnection | None = None
-        self._driver: Driver = None
-        self._busy = asyncio.Lock()
+        # Should this process be stopped while it holds the head, the others go on. And a plan for
+        # `swap` made anew each time would cost more than the statement.
+        self._line = database.line(
+            "idle_in_transaction_session_timeout = '10s'", "plan_cache_mode = force_generic_plan"
+        )
+        # PgBouncer would need a transaction around the one statement, which is what it saves.
+        self._may_swap = not database.behind_pgbouncer
+        # The head as this process left it last, and the same where nobody moved it between its
+        # last two flushes: with several busy processes, trying to swap would be one more trip.
+        self._left: KnownHead | None = None
+        self._known: KnownHead | None = None
 
     async def flush(self, entries: Sequence[Entry]) -> Flushed:
         """See Ledger."""
+        known, self._known = self._known, None
+        if known is not None:
+            async with self._line.driver() as driver:
+                swapped = await swap(driver, entries, known)
+            if swapped is not None:
+                flushed, self._left = swapped
+                self._known = self._left
+                return flushed
+        return await self._flush_holding_head(entries)
+
+    async def _flush_holding_head(self, entries: Sequence[Entry]) -> Flushed:
         async with self._transaction(_BEGIN_HOLDING_HEAD) as driver:
             batch = Batch(entries)
             head, standing = await _read(driver, batch.live)
+            read_at = time.monotonic()
             moved, inserted = await _change(driver, batch.moves(standing), batch.intents, head)
             await open_jobs_postgresql(driver, batch, head)
             linked, attachments = batch.settle(head, moved, inserted)
             if batch.recordings:
-                await driver.execute(_RECORD_LATE, *_columns(batch.recordings))
+                await driver.execute(_RECORD_LATE, *move_columns(batch.recordings))
             await _append(driver, linked, attachments)
+        if self._may_swap:
+            undisturbed = self._left is not None and self._left.head.chain == head.chain
+            self._left = KnownHead.left_by(linked, head.now, read_at) if linked.rows else None
+            self._known = self._left if undisturbed else None
         return batch.flushed
 
     async def reap(self, older_than: float, limit: int) -> int:
@@ -169,43 +198,15 @@ class PostgresLedger:
 
     async def aclose(self) -> None:
         """Close the connection."""
-        async with self._busy:
-            await self._release()
+        await self._line.aclose()
 
     @asynccontextmanager
     async def _transaction(self, begin: str) -> AsyncIterator[Driver]:
-        """One transaction within PATIENCE. Raises AuditUnavailable where the database is out."""
-        with unavailable_when_out():
-            async with self._busy, asyncio.timeout(PATIENCE):
-                driver = await self._connect()
-                try:
-                    await driver.execute(begin)
-                    yield driver
-                    await commit(driver)
-                except BaseException:
-                    # Not by asking for ROLLBACK: on a dead line that takes as long again,
-                    # and an answer may still be under way. The server rolls back what it
-                    # hears no more of.
-                    driver.terminate()
-                    raise
-
-    async def _connect(self) -> Driver:
-        if self._driver is not None and not self._driver.is_closed():
-            return self._driver
-        await self._release()
-        self._conn = await self._database.engine.connect()
-        driver: Driver = (await self._conn.get_raw_connection()).driver_connection
-        if not self._database.behind_pgbouncer:
-            # Should this process be stopped while it holds the head, the others go on.
-            await driver.execute("SET idle_in_transaction_session_timeout = '10s'")
-        self._driver = driver
-        return driver
-
-    async def _release(self) -> None:
-        conn, self._conn, self._driver = self._conn, None, None
-        if conn is not None:
-            await conn.invalidate()
-            await conn.close()
+        """One transaction. Raises AuditUnavailable where the database is out."""
+        async with self._line.driver() as driver:
+            await driver.execute(begin)
+            yield driver
+            await commit(driver)
 
 
 async def commit(driver: Driver) -> None:
@@ -216,8 +217,7 @@ async def _read(
     driver: Driver, recheck: Recheck | None
 ) -> tuple[LockedHead, list[tuple[str, str]]]:
     """The head, which is locked by now, and what stands of `recheck`."""
-    asked = recheck or Recheck([], [], [])
-    rows = await driver.fetch(_READ, asked.principals, asked.login_sessions, asked.grants)
+    rows = await driver.fetch(_READ, *(recheck or Recheck()).columns)
     head = None
     standing: list[tuple[str, str]] = []
     for row in rows:
@@ -236,33 +236,10 @@ async def _change(
     """The ids that moved, and those that were inserted."""
     if not moves and not intents:
         return [], []
-    columns: tuple[list[Any], ...] = (
-        [i.id for i in intents],
-        [i.principal_id for i in intents],
-        [i.login_session_id for i in intents],
-        [i.grant_id for i in intents],
-        [i.role for i in intents],
-        [i.role_arn for i in intents],
-        [i.account_id for i in intents],
-        [i.session_name for i in intents],
-        [i.source_identity for i in intents],
-        [i.duration_seconds for i in intents],
-        [i.policy_sha256 for i in intents],
+    rows = await driver.fetch(
+        _CHANGE, head.next_time, *move_columns(moves), *intent_columns(intents)
     )
-    rows = await driver.fetch(_CHANGE, head.next_time, *_columns(moves), *columns)
     return [row[1] for row in rows if row[0]], [row[1] for row in rows if not row[0]]
-
-
-def _columns(moves: Sequence[Move]) -> tuple[list[Any], ...]:
-    return (
-        [m.id for m in moves],
-        [m.state.value for m in moves],
-        [m.expires_at for m in moves],
-        [m.access_key_id for m in moves],
-        [m.assumed_role_arn for m in moves],
-        [m.assumed_role_id for m in moves],
-        [m.sts_request_id for m in moves],
-    )
 
 
 async def _append(driver: Driver, linked: Linked, attachments: Sequence[Attachment]) -> None:
@@ -275,24 +252,11 @@ async def _append(driver: Driver, linked: Linked, attachments: Sequence[Attachme
         last.seq,
         last.chain,
         last.time,
-        [r.seq for r in rows],
-        [r.type for r in rows],
-        [r.actor_id for r in rows],
-        [r.principal_id for r in rows],
-        [r.record for r in rows],
-        [r.leaf for r in rows],
-        [r.chain for r in rows],
+        *record_columns(rows),
         linked.growth.after.to_bytes(),
     )
-    completed = linked.growth.tile_roots()
-    if completed:
-        await driver.execute(
-            _COMPLETE,
-            [node.height for node, _ in completed],
-            [node.place for node, _ in completed],
-            [value for _, value in completed],
-        )
+    nodes = node_columns(linked.growth)
+    if nodes[0]:
+        await driver.execute(_COMPLETE, *nodes)
     if attachments:
-        await driver.execute(
-            _ATTACH, [a.sha256 for a in attachments], [a.body for a in attachments]
-        )
+        await driver.execute(_ATTACH, *attachment_columns(attachments))

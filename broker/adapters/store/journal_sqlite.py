@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from broker.adapters.store.engine import PATIENCE, Database, unavailable_when_out
+from broker.adapters.store.engine import Database
 from broker.adapters.store.journal_batch import (
     Batch,
     Entry,
@@ -32,6 +32,7 @@ from broker.adapters.store.journal_batch import (
 )
 from broker.adapters.store.journal_jobs import open_jobs_sqlite
 from broker.adapters.store.opening import is_broken
+from broker.adapters.store.outage import PATIENCE, unavailable_when_out
 from broker.adapters.store.records import Linked, LockedHead, head_missing, link
 from broker.adapters.store.utc_time import from_microseconds, to_microseconds
 from broker.audit.record import Attachment, clean, prepare
