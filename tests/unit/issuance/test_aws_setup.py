@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from broker.access.policy import AccessPolicy
 from broker.errors import Conflict
-from broker.issuance import hub_trust
-from broker.issuance.aws_setup import AwsSetup, Choices, Hub, IamRole, aws_setup
+from broker.issuance.aws_setup import Choices, aws_setup
 from broker.issuance.rehearsal import rehearse, varying_tags
 from broker.issuance.sts import CallerIdentity
 from broker.issuance.trust_judgement import judge
-from tests.unit.access.examples import policy
+from tests.unit.issuance.setup_examples import FAR, HUB, HUB_ARN, NEAR, arn, by_arn, entry, of
 
-NEAR, FAR = "111122223333", "444455556666"
-HUB_ARN = f"arn:aws:iam::{NEAR}:role/ops/BrokerHub"
-HUB = Hub(HUB_ARN, hub_trust.ec2("aws"))
 SESSION = CallerIdentity(NEAR, f"arn:aws:sts::{NEAR}:assumed-role/BrokerHub/i-0123456789")
-
-
-def arn(name: str, account: str = NEAR) -> str:
-    return f"arn:aws:iam::{account}:role/{name}"
-
-
-def entry(name: str, role_arn: str, **more: object) -> dict[str, object]:
-    account = {NEAR: "near", FAR: "far"}[role_arn.split(":")[4]]
-    return {name: {"account": account, "role_arn": role_arn, "unscoped": True, **more}}
-
-
-def of(*entries: dict[str, object]) -> AccessPolicy:
-    roles = {name: role for one in entries for name, role in one.items()}
-    accounts = {"near": {"id": NEAR}, "far": {"id": FAR}}
-    return policy(json.dumps({"version": 1, "accounts": accounts, "roles": roles}))
-
-
-def by_arn(setup: AwsSetup) -> dict[str, IamRole]:
-    return {role.arn: role for account in setup.accounts for role in account.roles}
 
 
 def test_a_role_of_several_entries_lets_in_each_and_is_made_once() -> None:
