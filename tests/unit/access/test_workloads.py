@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import Any
+
 import pytest
+import yaml
 
 from broker.access.diff import diff_lines, diff_policies
 from broker.access.finding import PolicyRefused
@@ -12,6 +17,7 @@ from broker.access.rights import is_admin, means
 from broker.identity.job import Job
 from broker.identity.presets import GITHUB, GITLAB, KUBERNETES
 from broker.identity.principal import PrincipalKind
+from broker.identity.trust import Exactly, Glob, Re2, Workload
 
 GITHUB_CLAIMS = 'repository_id: "42", repository_owner_id: "7", ref: refs/heads/main'
 FILE = """\
@@ -94,81 +100,133 @@ def test_kubernetes_claims_stand_as_in_the_token_or_by_their_path(claims: str) -
 
 
 IDS = 'repository_id: "42", repository_owner_id: "7"'
+# Entries, and all that is said of them.
+REFUSED: list[dict[str, Any]] = yaml.safe_load(
+    Path(__file__).with_name("workload_refusals.yaml").read_text("utf-8")
+)
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=[one["says"][0] for one in REFUSED])
+def test_an_unsafe_or_unclear_entry_is_refused_with_what_to_write(case: dict[str, Any]) -> None:
+    assert refusal(case["entry"]).splitlines() == case["says"]
+
+
+OTHER = "https://ci.example.com"
+
+
+def claims(count: int) -> str:
+    return entry(", ".join(f"c{number}: x" for number in range(count)), issuer=OTHER)
+
+
+def values(count: int) -> str:
+    listed = ", ".join(f"v{number}" for number in range(count))
+    return entry(f"{IDS}, ref: {{any_of: [{listed}]}}")
 
 
 @pytest.mark.parametrize(
-    ("text", "message", "instead"),
+    ("text", "most", "said"),
     [
-        (entry('repository_owner_id: "7"'), "the project is not pinned", "repository_id"),
-        (entry('repository_id: "42"'), "the owner is not pinned", "repository_owner_id"),
-        (entry("repository: octo/repo, ref: main"), "not pinned", "repository_owner_id"),
-        (entry('sub: "repo:octo/repo:ref:refs/heads/main"'), "sub alone", "repository_id"),
-        (entry(""), "no claim is asked for", "repository_id"),
+        (claims, 32, "more than 32 claims; ask for fewer"),
+        (values, 100, "more than 100 values; write two entries"),
         (
-            entry('repository_id: "42", repository_owner_id: {re2: "[0-9]+"}'),
-            "the owner is not pinned",
-            "repository_owner_id",
+            lambda n: entry("sub: x", issuer=f"{OTHER}/{'x' * (n - 23)}"),
+            512,
+            "is no issuer's address; write the iss of its tokens",
         ),
-        (entry(f'{IDS}, repository: {{glob: "*/infra"}}'), "another organization's", "leave it"),
-        (entry(f'{IDS}, repository: {{re2: ".*/infra"}}'), "another organization's", "leave it"),
-        (entry(f'{IDS}, repository_owner: {{glob: "oct*"}}'), "another organization's", "leave it"),
-        (entry(f'{IDS}, sub: {{glob: "repo:octo/*"}}'), "another organization's", "leave it out"),
-        (entry(f'{IDS}, event_name: {{glob: "pull*"}}'), "outsiders cause", "any_of: [push"),
-        (entry(f'{IDS}, event_name: {{re2: ".*"}}'), "outsiders cause", "any_of: [push"),
-        (entry(f"{IDS}, branch: main"), "GitHub Actions sends no claim 'branch'", "write one of"),
-        (entry(f"{IDS}, project_id: x"), "GitHub Actions sends no claim 'project_id'", "did you"),
-        (entry("repository_id: 42, repository_owner_id: 7"), "is text", 'write "42" in quotes'),
-        (entry(f"{IDS}, ref_protected: true"), "ref_protected is text", 'write "true" in quotes'),
-        (entry(f"{IDS}, aud: x"), "aud is not asked for under claims", "audience:"),
-        (entry(f'{IDS}, environment: ""'), "environment is empty", "leave the claim out"),
-        (entry(f'{IDS}, ref: {{glob: "refs/heads/main"}}'), "no *", "write the value itself"),
-        (entry(f'{IDS}, ref: {{glob: "refs/**"}}'), "** is no wildcard", "one * for each"),
-        (entry(f'{IDS}, ref: {{glob: "refs/?*"}}'), "only wildcard", "re2"),
-        (entry(f'{IDS}, ref: {{re2: "("}}'), "no pattern of RE2", "re2/wiki"),
-        (entry(f'{IDS}, ref: {{re2: "(a)\\\\1"}}'), "no pattern of RE2", "re2/wiki"),
-        (entry(f"{IDS}, ref: {{any_of: []}}"), "allows nothing", "name a value"),
-        (entry(f"{IDS}, ref: {{regex: x}}"), "'regex' is unknown", "re2"),
-        (entry(f"{IDS}, ref: [a]"), "ref is one value", "any_of"),
-        (entry(audience="https://github.com/octo"), "default audience", "of the broker's own"),
-        (entry(issuer="http://ci.example.com"), "is no issuer's address", "https"),
-        (entry(issuer="https://ci.example.com?x=1"), "is no issuer's address", "https"),
-        (entry(issuer="https://u@ci.example.com"), "is no issuer's address", "https"),
-        (entry(more=", preset: gitlab"), "GitHub Actions's issuer", "write preset: github"),
-        (entry(more=", preset: gitlap"), "is no preset", "did you mean gitlab"),
-        (entry(more=", max_job: 7h"), "outside of 900 to 21600", "1h"),
-        (entry(more=", algorithms: [HS256]"), "not among the algorithms", "did you mean"),
-        (entry(more=", algorithms: [none]"), "not among the algorithms", "write one of"),
-        (entry(more=", mode: dry"), "no mode of a workload", "mode: observe"),
-        (entry(more=", jwks_uri: x"), "'jwks_uri' is unknown", "write one of"),
+        (lambda n: entry(audience="x" * n), 512, "the audience is empty or over-long"),
         (
-            entry('sub: {glob: "a/*"}', issuer="https://ci.example.com"),
-            "no claim is pinned",
-            "exact value",
+            lambda n: entry(f"{IDS}, ref: {{glob: '{'x' * (n - 1)}*'}}"),
+            512,
+            "longer than 512 characters; write a shorter one",
         ),
         (
-            entry('project_id: "1"', issuer="https://gitlab.com"),
-            "the owner is not pinned",
-            "namespace_id",
+            lambda n: entry(f"{IDS}, ref: {{re2: '{'x' * n}'}}"),
+            512,
+            "empty, or longer than 512 characters; write another",
         ),
-        (
-            entry(
-                "kubernetes.io: {namespace: prod, serviceaccount: {name: deploy}}",
-                issuer="https://k8s.example.com",
-                more=", preset: kubernetes",
-            ),
-            "the project is not pinned",
-            "kubernetes.io/serviceaccount/uid",
-        ),
+        (lambda n: entry(f'"{"c" * n}": x, sub: x', issuer=OTHER), 128, "this is no name of a"),
     ],
 )
-def test_an_unsafe_or_unclear_entry_is_refused_with_what_to_write(
-    text: str, message: str, instead: str
-) -> None:
-    found = refusal(text)
-    lines = [line for line in found.splitlines() if message in line]
-    assert lines, found
-    assert any(instead in line for line in lines), found
-    assert all(line.startswith("line 7,") for line in lines)
+def test_a_limit_is_at_most_and_not_below(text: Any, most: int, said: str) -> None:
+    assert parsed(text(most))
+    assert said in refusal(text(most + 1))
+
+
+@pytest.mark.parametrize(
+    "issuer", ["http://localhost:8080", "http://127.0.0.1/x", "http://[::1]:80", "https://ci:1/a"]
+)
+def test_an_issuer_on_this_machine_may_be_plain_http(issuer: str) -> None:
+    assert parsed(entry("sub: x", issuer=issuer)).workloads["deploy"].issuer == issuer
+
+
+def test_an_entry_becomes_a_workload_whole() -> None:
+    text = entry(
+        'sub: {glob: "a/*"}, "x.y": {any_of: [a, 1, true, "1"]}, org: {re2: "a+"}, n: 7',
+        issuer=OTHER,
+    )
+    assert parsed(text).workloads == {
+        "deploy": Workload(
+            name="deploy",
+            issuer=OTHER,
+            audience="https://broker.example.com",
+            preset=None,
+            claims={
+                "sub": Glob("a/*"),
+                "x.y": Exactly(("a", 1, True, "1")),
+                "org": Re2("a+"),
+                "n": Exactly((7,)),
+            },
+            algorithms=frozenset({"RS256", "ES256", "PS256"}),
+            max_job=3600,
+            reuse=False,
+            observe=False,
+            line=7,
+        )
+    }
+
+
+def test_a_preset_is_known_by_its_issuer_or_its_name() -> None:
+    gitlab = 'project_id: "1", namespace_id: "2"'
+    own = entry(gitlab, issuer=OTHER, more=", preset: gitlab, max_job: 900, algorithms: [ES256]")
+    workload = parsed(own).workloads["deploy"]
+    assert (workload.preset, workload.max_job, workload.algorithms) == (GITLAB, 900, {"ES256"})
+    assert parsed(entry(gitlab, issuer="https://gitlab.com")).workloads["deploy"].preset is GITLAB
+    named = parsed(entry(more=", preset: github, max_job: 21600")).workloads["deploy"]
+    assert (named.preset, named.max_job) == (GITHUB, 21600)
+
+
+LONG = "x" * 200
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (entry("sub: x", issuer=LONG), [80]),
+        (entry(more=f", preset: {LONG}"), [80]),
+        (entry(more=f", algorithms: [{LONG}]"), [80]),
+        (entry(more=f", mode: {LONG}"), [80]),
+        (entry(f"{IDS}, {LONG}: x"), [80]),
+        (entry(f"{LONG[:128]}: [], sub: x", issuer=OTHER), [80, 80, 80]),
+        (entry(f"{LONG[:128]}: '', sub: x", issuer=OTHER), [80]),
+        (entry(f'{LONG[:128]}: "\\u2028", sub: x', issuer=OTHER), [80]),
+        (entry(f"{IDS}, ref: {{{LONG}: x}}"), [80]),
+        (entry(f"{IDS}, ref: {{any_of: [{LONG}, {LONG}]}}"), [80]),
+    ],
+)
+def test_a_long_word_is_repeated_in_part(text: str, shown: list[int]) -> None:
+    told = " ".join(line.partition("): ")[2] for line in refusal(text).splitlines())
+    assert [len(word) for word in re.findall("x{20,}", told)] == shown
+
+
+def test_a_workloads_name_is_one_that_fits_a_path() -> None:
+    file = FILE.format(entry=f"{entry()}\n  {LONG}: {entry()}\n  De: x", admin="", more="")
+    with pytest.raises(PolicyRefused) as refused:
+        parse_policy(file, providers=frozenset({"corp"}))
+    cure = "use small letters, digits, . _ -, at most 64"
+    assert [f"{one.message}; {one.instead}" for one in refused.value.findings] == [
+        f"{LONG[:80]!r} is no name of a workload; {cure}",
+        f"'De' is no name of a workload; {cure}",
+    ]
 
 
 def test_pull_requests_are_allowed_by_name_alone() -> None:
@@ -177,33 +235,93 @@ def test_pull_requests_are_allowed_by_name_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("more", "says"),
     [
-        (", require: {mfa_within: 8h}", "a job shows no second factor"),
-        (", approval: {from: {group: corp/a}}", "a standing entitlement has no approval"),
+        (
+            ", require: {mfa_within: 8h}",
+            (
+                "line 9, column 87 (entitlements[0].require): a job shows no second factor; "
+                "leave mfa_within out"
+            ),
+        ),
+        (
+            ", approval: {from: {group: corp/a}}",
+            (
+                "line 9, column 88 (entitlements[0].approval): a standing entitlement has no approval"
+                ": nobody is asked; write mode: on_request, or leave it out"
+            ),
+        ),
     ],
 )
-def test_what_only_a_person_can_do_is_not_asked_of_a_job(more: str, message: str) -> None:
-    assert message in refusal(entry(), more=more)
+def test_what_only_a_person_can_do_is_not_asked_of_a_job(more: str, says: str) -> None:
+    assert refusal(entry(), more=more) == says
+
+
+def file_refusal(file: str) -> list[str]:
+    with pytest.raises(PolicyRefused) as refused:
+        parse_policy(file, providers=frozenset({"corp"}))
+    return str(refused.value).splitlines()
 
 
 def test_a_job_waits_for_no_approval() -> None:
-    file = FILE.format(entry=entry(), admin="", more="").replace("standing", "on_request")
-    with pytest.raises(PolicyRefused, match="can't wait for an approval"):
-        parse_policy(file, providers=frozenset({"corp"}))
+    file = FILE.format(entry=entry(), admin="", more="")
+    assert file_refusal(file.replace("mode: standing", "mode: on_request")) == [
+        (
+            "line 9, column 50 (entitlements[0].mode): a job can't wait for an approval; "
+            "write mode: standing"
+        )
+    ]
+
+
+def test_a_job_reviews_no_request_and_audits_nothing() -> None:
+    file = FILE.format(entry=entry(), admin="", more="").replace(
+        "{role: reader, to: {workload: deploy}, mode: standing",
+        "{role: reader, to: {group: a}, mode: on_request, approval: {from: {workload: deploy}}",
+    )
+    file += "auditors: [{workload: deploy}]\n"
+    assert file_refusal(file) == [
+        (
+            "line 9, column 71 (entitlements[0].approval.from): a workload can't review a request; "
+            "name a group or a user"
+        ),
+        "line 10, column 12 (auditors[0]): a workload can't be among auditors; name a person",
+    ]
+
+
+def beside(other: str) -> str:
+    return FILE.format(entry=f"{entry()}\n  other: {other}", admin="", more="")
 
 
 def test_two_entries_for_the_same_jobs_are_refused() -> None:
-    file = FILE.format(entry=f"{entry()}\n  other: {entry()}", admin="", more="")
-    with pytest.raises(PolicyRefused, match="the same jobs are deploy already"):
-        parse_policy(file, providers=frozenset({"corp"}))
+    assert file_refusal(beside(entry())) == [
+        (
+            "line 8, column 10 (workloads.other): the same jobs are deploy already; "
+            "keep one of the two, and let entitlements name it"
+        )
+    ]
 
 
-def test_two_entries_agree_on_what_their_issuer_is() -> None:
-    other = entry('repository_id: "43", repository_owner_id: "7"', more=", algorithms: [ES256]")
-    file = FILE.format(entry=f"{entry()}\n  other: {other}", admin="", more="")
-    with pytest.raises(PolicyRefused, match="different things of the same issuer"):
-        parse_policy(file, providers=frozenset({"corp"}))
+@pytest.mark.parametrize("more", [", algorithms: [ES256]", ", preset: gitlab"])
+def test_two_entries_agree_on_what_their_issuer_is(more: str) -> None:
+    gitlab = 'project_id: "1", namespace_id: "2"'
+    first, second = entry("sub: x", issuer=OTHER), entry(gitlab, issuer=OTHER, more=more)
+    file = FILE.format(entry=f"{first}\n  other: {second}", admin="", more="")
+    assert file_refusal(file) == [
+        (
+            "line 8, column 10 (workloads.other): other and deploy say different things of the "
+            "same issuer; give both the same preset and algorithms"
+        )
+    ]
+
+
+def test_entries_that_differ_stand_side_by_side() -> None:
+    for other in (
+        entry(audience="https://other.example.com"),
+        entry(f"{IDS}, ref: refs/heads/next"),
+        entry("sub: x", issuer=OTHER, more=", algorithms: [ES256]"),
+    ):
+        file = beside(other)
+        assert len(parse_policy(file, providers=frozenset({"corp"})).workloads) == 2
 
 
 def test_an_admin_may_be_a_workload_and_is_it_under_its_issuer_alone() -> None:
