@@ -23,7 +23,9 @@ from broker.issuance.trust_document import (
     read_trust_policy,
 )
 
-_ASSUME, _TAG, _IDENTITY = "sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"
+_ASSUME = "sts:AssumeRole"
+# Every call is tagged and says who it is for; a session that comes over a hop carries both along.
+_NEEDED = (_ASSUME, "sts:TagSession", "sts:SetSourceIdentity")
 # Keys that say who asks, or from where. `Principal: "*"` without one of them means everybody.
 _WHO = (
     "aws:principalaccount",
@@ -116,7 +118,7 @@ class _Judge:
             judgements += self._external_id()
         open_questions: list[str] = []
         told: set[Clause] = set()
-        for action in (_ASSUME, *self._others()):
+        for action in _NEEDED:
             allowed = self._allows(action, self.keys)
             if allowed is None:
                 open_questions.append(self._depends(action))
@@ -130,18 +132,13 @@ class _Judge:
             open_questions.append("the broker's own policies")
         return Verdict(tuple(judgements), tuple(dict.fromkeys(open_questions)))
 
-    def _others(self) -> tuple[str, ...]:
-        """A session that comes over a hop carries its tags and source identity along."""
-        tags = (_TAG,) if self.call.tags or self.call.after is not None else ()
-        return (*tags, _IDENTITY)
-
     def _settled_by_trust(self) -> bool:
         """Whether naming the caller is enough: in its own account, exactly, and not along a chain,
         where its own policies must allow sts:SetSourceIdentity too.
         """
         same_account = self.principal.split(":")[4] == self.call.role_arn.split(":")[4]
         user = self.call.after is None and self.identity.is_user
-        return same_account and user and self._closest(_ASSUME) >= _Named.SESSION
+        return same_account and user and self._closest(_ASSUME) >= _Named.EXACTLY
 
     # What is allowed.
 
@@ -225,8 +222,6 @@ class _Judge:
                     "change with the next start",
                     f"name the role behind it: {self.principal}",
                 )
-            case _:
-                return
 
     def _external_id(self) -> Iterator[Judgement]:
         without = {**self.keys, "sts:externalid": Known(())}

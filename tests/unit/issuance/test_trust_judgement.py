@@ -303,36 +303,6 @@ def test_a_deny_decides():
     assert judged(document(*good()["Statement"], harmless)).judgements == ()
 
 
-@pytest.mark.parametrize(
-    "trust",
-    [
-        None,
-        [],
-        "{}",
-        {},
-        {"Statement": "Allow"},
-        {"Statement": [{"Effect": "Maybe", "Principal": "*", "Action": "*"}]},
-        document(statement(Action=...)),
-        document(statement(Principal=...)),
-        document(statement(Principal="arn:aws:iam::1:root")),
-        document(statement(Principal={"AWS": 7})),
-        document(statement(condition=[])),
-        document(statement(condition={"StringEquals": "x"})),
-        document(statement(condition={"StringEquals": {"sts:ExternalId": {}}})),
-    ],
-)
-def test_what_is_no_trust_policy(trust):
-    level, message, cure = only(judged(trust))
-    assert (level, cure) == ("fail", PASTE)
-    assert message.startswith("the trust policy can't be read: ")
-
-
-def test_nobody_is_let_in_by_an_empty_list():
-    level, message, _ = only(judged(document()))
-    assert level == "fail"
-    assert "does not name the broker" in message
-
-
 def test_a_pattern_that_would_take_forever_does_not():
     slow = {"StringLike": {"sts:RoleSessionName": "*a" * 3000}}
     verdict = judged(document(statement("sts:AssumeRole", HUB, slow), *good()["Statement"]))
