@@ -247,8 +247,8 @@ def test_pull_requests_are_allowed_by_name_alone() -> None:
         (
             ", approval: {from: {group: corp/a}}",
             (
-                "line 9, column 88 (entitlements[0].approval): a standing entitlement has no approval"
-                ": nobody is asked; write mode: on_request, or leave it out"
+                "line 9, column 88 (entitlements[0].approval): a standing entitlement has no "
+                "approval: nobody is asked; write mode: on_request, or leave it out"
             ),
         ),
     ],
