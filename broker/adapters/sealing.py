@@ -6,8 +6,8 @@ written (`key_file`), nor rings whose keys KMS wraps (`kms_sealing`).
 
 The file is one JSON object: `{"version": 1, "current": ID, "keys": {ID: base64
 of 32 bytes}}`. New secrets are sealed under the current key; the others still
-open what they sealed. To retire a key: rotate, seal every stored value again,
-then drop the key from the file.
+open what they sealed. To retire a key: rotate, seal every stored value again
+(`store/resealing`), then drop the key from the file.
 """
 
 from __future__ import annotations

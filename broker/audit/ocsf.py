@@ -137,6 +137,7 @@ ACTIVITIES: Mapping[EventType, Activity] = MappingProxyType(
         EventType.ENROLMENT_CODE_CREATED: Activity(_ACCOUNT, "Enrolment Code Create", _LOW),
         EventType.ADMIN_BOOTSTRAPPED: Activity(_ACCOUNT, "Attach Policy", _HIGH),
         EventType.KEYS_ROTATED: Activity(_API, "Update", _LOW),
+        EventType.KEYS_RESEALED: Activity(_API, "Update"),
     }
 )
 # Nobody may lose sight of what a newer broker recorded during a rolling upgrade.

@@ -78,6 +78,7 @@ class EventType(StrEnum):
     ENROLMENT_CODE_CREATED = "enrolment_code.created"
     ADMIN_BOOTSTRAPPED = "admin.bootstrapped"
     KEYS_ROTATED = "keys.rotated"
+    KEYS_RESEALED = "keys.resealed"
 
 
 class Outcome(StrEnum):

@@ -1,21 +1,23 @@
-"""`broker keys init|rotate`: the ring that seals second-factor secrets, and the log's key."""
+"""`broker keys`: the ring that seals second-factor secrets, and the key of the log."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from broker.adapters import kms_sealing, kms_signing
 from broker.adapters.key_place import KeyPlace, KmsReference
-from broker.adapters.keys import load_signing
+from broker.adapters.keys import load_sealing, load_signing
 from broker.adapters.migrations import check_schema
 from broker.adapters.sealing import FileKeyRing
 from broker.adapters.signing import SigningKeys
 from broker.adapters.store.engine import Database
 from broker.adapters.store.log_keys import SqlLogKeys
 from broker.adapters.store.records import append
+from broker.adapters.store.resealing import reseal
 from broker.adapters.store.sealing_keys import SqlSealingKeys
 from broker.audit.note import VerifierKey
 from broker.audit.record import SYSTEM, Event, EventType, Outcome
@@ -24,6 +26,8 @@ from broker.server_cli import add_config_option
 from broker.server_cli.configuration import load_settings
 from broker.server_cli.migrate import log_origin
 from broker.settings import Settings
+
+_RESTART = "Restart the servers; then `broker keys reseal` seals the secrets of before anew."
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,7 +40,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog="Back a key file up apart from the database: either alone opens nothing."
         " `rotate --to awskms:ARN` moves on to a key in AWS KMS; change [keys] then.",
     )
-    parser.add_argument("action", choices=["init", "rotate"])
+    parser.add_argument("action", choices=["init", "rotate", "reseal"])
     parser.add_argument(
         "--signing", action="store_true", help="the log's signing key, not the sealing keys"
     )
@@ -50,6 +54,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(arguments: argparse.Namespace) -> int:
     settings = load_settings(arguments.config)
     successor = _successor(arguments, settings)
+    if arguments.action == "reseal":
+        if arguments.signing:
+            raise StartupError("the log's signing key seals nothing: leave out --signing")
+        return asyncio.run(_reseal(settings))
     act = _signing if arguments.signing else _sealing
     return asyncio.run(act(arguments.action, settings, successor))
 
@@ -77,7 +85,7 @@ async def _sealing(action: str, settings: Settings, successor: KeyPlace | None) 
         else:
             FileKeyRing.rotate(place.path)
             print(f"Added a key to {place.path}; new secrets are sealed with it.")
-            print("Restart the servers.")
+            print(_RESTART)
         return 0
     async with _database(settings) as database:
         store = SqlSealingKeys(database)
@@ -97,6 +105,21 @@ async def _sealing(action: str, settings: Settings, successor: KeyPlace | None) 
             print(f"The sealing keys are wrapped by {new}, and a new one was added.")
         _say_what_is_next("sealing", place, new)
     return 0
+
+
+async def _reseal(settings: Settings) -> int:
+    """1 where a secret stays as it is, since nothing opens it."""
+    async with _database(settings) as database:
+        ring = await load_sealing(settings.key_place(settings.keys.sealing), database)
+        done = await reseal(database, ring)
+    print(f"Sealed {done.count} secrets again. The current key is {ring.current}.")
+    for principal_id in done.unopened:
+        print(
+            f"A secret of {principal_id} opens under no key of the ring: restore the key that"
+            f" sealed it, or `broker mfa reset {principal_id}`.",
+            file=sys.stderr,
+        )
+    return 1 if done.unopened else 0
 
 
 # --- The log's signing key -------------------------------------------------------------------
@@ -165,7 +188,7 @@ def _in_kms(place: KeyPlace) -> KmsReference:
 def _say_what_is_next(which: str, place: KeyPlace, new: KeyPlace) -> None:
     if str(place) != str(new):
         print(f'Now set [keys] {which} = "{new}".')
-    print("Restart the servers.")
+    print(_RESTART if which == "sealing" else "Restart the servers.")
     if place.path is not None:
         print(f"Then erase {place.path}: nothing needs it any more.")
 

@@ -177,6 +177,9 @@ EVENTS = {
         "rule issuer subject",
     ),
     "keys.rotated": Event("A key was replaced", "origin purpose", "key previous"),
+    "keys.resealed": Event(
+        "Stored secrets were sealed again, under the current key", "purpose", "key secrets"
+    ),
 }
 
 
