@@ -25,8 +25,17 @@ import broker.audit.shapes
 import broker.audit.tiles
 import broker.audit.verify
 from broker.audit.chain import EMPTY, GENESIS, MAX_RECORD_BYTES, Head, chain_hash, leaf_hash
+from broker.audit.merkle import NO_LEAVES
 from broker.audit.record import Actor, Event, EventType, Outcome, to_record
-from broker.audit.verify import MAX_LINE_BYTES, Verification, export_line, verify
+from broker.audit.verify import (
+    MAX_LINE_BYTES,
+    Problem,
+    Verification,
+    Verifier,
+    export_line,
+    sequence_number,
+    verify,
+)
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 TEXTS = ["plain", 'quo"ted \\ back\\\\slash', "línea \u2028 \U0001f511", "\x01\n\t\x7f", "", "</x>"]
@@ -67,7 +76,8 @@ def test_a_whole_export_is_consistent_and_says_no_more_than_that() -> None:
     found = verify([EXPORT])
     assert found == Verification(6, 1, HEAD, None)
     assert found.consistent
-    assert str(found).startswith("internally consistent: records 1 to 6")
+    text = f"internally consistent: records 1 to 6, chain {HEAD.chain.hex()}"
+    assert str(found) == text
     assert "authentic" not in str(found)
 
 
@@ -161,32 +171,119 @@ def test_an_empty_export_is_no_evidence() -> None:
     assert str(found) == "no records"
 
 
+DUPLICATE = "the record has a duplicate member"
+NO_NUMBER = "the record has no sequence number"
+NOT_AN_OBJECT = "the record is not one JSON object"
+MALFORMED = "the line is not well-formed JSON"
+
+
 @pytest.mark.parametrize(
     ("forged", "what"),
     [
-        (b'{"seq":1,"seq":1}', "duplicate"),
-        (b'{"actor":{"id":"a","id":"b"},"seq":1}', "duplicate"),
-        (b'{"seq":2}', "says it is number 2"),
-        (b'{"seq":true}', "no sequence number"),
-        (b'{"seq":1.0}', "not an integer"),
-        (b'{"seq":"1"}', "no sequence number"),
-        (b'{"a":NaN,"seq":1}', "not an integer"),
-        (b'{"v":1}', "no sequence number"),
-        (b'[{"seq":1}]', "not one JSON object"),
-        (b'"seq"', "not one JSON object"),
-        (b'{"seq":1} ', "not one JSON object"),
-        (b' {"seq":1}', "not well-formed"),
-        (b'{"seq":1', "not well-formed"),
-        (b"", "not well-formed"),
-        (b'{"seq":1,"a":' + b"[" * 50_000, "not well-formed"),
-        (b'{"seq":' + b"1" * 6000 + b"}", "not well-formed"),
+        (b'{"seq":1,"seq":1}', DUPLICATE),
+        (b'{"actor":{"id":"a","id":"b"},"seq":1}', DUPLICATE),
+        (b'{"seq":2}', "the record says it is number 2"),
+        (b'{"seq":true}', NO_NUMBER),
+        (b'{"seq":"1"}', NO_NUMBER),
+        (b'{"v":1}', NO_NUMBER),
+        (b'{"seq":1.0}', "the record holds a number that is not an integer: 1.0"),
+        (
+            b'{"seq":1.' + b"0" * 50 + b"}",
+            f"the record holds a number that is not an integer: 1.{'0' * 38}",
+        ),
+        (b'{"a":NaN,"seq":1}', "the record holds a number that is not an integer: NaN"),
+        (b'[{"seq":1}]', NOT_AN_OBJECT),
+        (b'"seq"', NOT_AN_OBJECT),
+        (b'{"seq":1} ', NOT_AN_OBJECT),
+        (b' {"seq":1}', MALFORMED),
+        (b'{"seq":1', MALFORMED),
+        (b"", MALFORMED),
+        (b'{"seq":1,"a":' + b"[" * 50_000, MALFORMED),
+        (b'{"seq":' + b"1" * 6000 + b"}", MALFORMED),
     ],
 )
 def test_a_forged_record_with_right_hashes_is_still_refused(forged: bytes, what: str) -> None:
     found = verify(chain([forged]))
-    assert found.problem is not None
-    assert found.problem.seq == 1
-    assert what in found.problem.what
+    assert found.problem == Problem(1, what)
+    assert str(found) == f"broken at record 1: {what}"
+    if "number 2" not in what:
+        # A record that stands alone is refused in the same words.
+        with pytest.raises(ValueError, match=r"^the record ") as refused:
+            sequence_number(forged)
+        assert str(refused.value) == what.replace("the line", "the record")
+
+
+def test_the_number_of_a_record_that_stands_alone() -> None:
+    assert [sequence_number(one) for one in RECORDS] == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(ValueError, match=r"^the record is not UTF-8$"):
+        sequence_number(b'{"seq":1,"a":"\xff"}')
+
+
+FORM = "the line does not have the form of an export line"
+ESCAPES = "the record is not escaped in the one way that is allowed"
+LEAF = "the leaf hash does not match the record's bytes"
+CHAIN = "the chain hash does not follow from the record before"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "first", "later"),
+    [
+        ("success", "failure", LEAF, LEAF),
+        ('"leaf": "', '"leaf": "0', FORM, FORM),
+        ('"leaf": "', '"Leaf": "', FORM, LEAF),
+        ('"chain": "', '"Chain": "', FORM, CHAIN),
+        ('{"record": "', '{"Record": "', FORM, FORM),
+        ('"}\n', '"]\n', FORM, CHAIN),
+        ("success", "succ\\u0065ss", ESCAPES, ESCAPES),
+        ("success", "succ\\/ess", ESCAPES, ESCAPES),
+        ("success", "\\success", MALFORMED, MALFORMED),
+        ("success", "\x01", ESCAPES, ESCAPES),
+    ],
+)
+def test_a_changed_line_is_refused_in_words(old: str, new: str, first: str, later: str) -> None:
+    """The first line is read the strict way, the third is of a shape that is known."""
+    for place, what in ((1, first), (3, later)):
+        lines = chain([record(seq) for seq in (1, 2, 3, 4)])
+        changed = lines[place - 1].decode().replace(old, new)
+        assert changed != lines[place - 1].decode()
+        lines[place - 1] = changed.encode()
+        assert verify(lines).problem == Problem(place, what)
+
+
+def test_a_line_of_another_log_does_not_follow() -> None:
+    records = [record(seq) for seq in (1, 2, 3, 4)]
+    lines = chain(records)
+    other = chain(records, Head(0, bytes([1]) * 32))
+    for place in (1, 3):
+        swapped = [*lines[: place - 1], other[place - 1], *lines[place:]]
+        assert verify(swapped).problem == Problem(place, CHAIN)
+    cut = "the line is cut off: no line feed at its end"
+    assert verify([*lines[:2], lines[2][:-1]]).problem == Problem(3, cut)
+    assert verify([*lines[:2], b"\xff" + lines[2]]).problem == Problem(3, "the line is not UTF-8")
+    assert verify([*lines[:2], b"\n"]).problem == Problem(3, FORM)
+
+
+def test_roots_and_leaves_are_kept_where_they_are_asked_for() -> None:
+    leaves = [leaf_hash(one) for one in RECORDS]
+    roots = [NO_LEAVES.extend(leaves[:size]).after.root for size in range(7)]
+    found = verify([EXPORT], sizes=[0, 2, 5, 9], numbers=[1, 5, 9])
+    assert found.roots == {0: roots[0], 2: roots[2], 5: roots[5], 6: roots[6]}
+    assert found.leaves == {1: leaves[0], 5: leaves[4]}
+    part = verify([b"".join(LINES[2:])], Head(2, verify(LINES[:2]).head.chain), sizes=[0, 4])
+    assert (part.consistent, part.roots) == (True, {}), "a part of a log has no roots"
+    broken = verify([*LINES[:3], LINES[4]], sizes=[2, 5], numbers=[1, 5])
+    assert broken.roots == {2: roots[2], 3: roots[3]}
+    assert broken.leaves == {1: leaves[0]}
+
+
+def test_after_a_problem_nothing_more_is_read() -> None:
+    verifier = Verifier()
+    assert verifier.feed(LINES[0])
+    assert not verifier.feed(b"x\n")
+    assert not verifier.feed(LINES[1])
+    assert verifier.close() == Verification(
+        1, 1, Head(1, chain_hash(GENESIS, leaf_hash(RECORDS[0]))), Problem(2, FORM)
+    )
 
 
 @pytest.mark.parametrize(
@@ -215,6 +312,11 @@ def test_the_largest_record_fits_a_line_and_what_is_longer_is_refused_unread() -
     largest = start + quotes + end
     assert len(largest) == MAX_RECORD_BYTES
     assert verify(chain([largest])).consistent
+    filler = b"x" * (MAX_LINE_BYTES + 1 - len(chain([start + end])[0]))
+    assert len(chain([start + filler + end])[0]) == MAX_LINE_BYTES + 1, "the line feed is no part"
+    assert verify(chain([start + filler + end])).consistent
+    over = verify(chain([start + filler + b"x" + end]))
+    assert over.problem == Problem(1, "the line is too long")
 
     read = 0
 
@@ -225,8 +327,7 @@ def test_the_largest_record_fits_a_line_and_what_is_longer_is_refused_unread() -
             yield b"x" * 65536
 
     found = verify(endless())
-    assert found.problem is not None
-    assert "too long" in found.problem.what
+    assert found.problem == Problem(1, "the line is too long")
     assert read <= MAX_LINE_BYTES + 65536
 
 
