@@ -35,6 +35,15 @@ def test_what_an_auditor_looks_for_is_where_it_is_looked_for() -> None:
         assert (found.ocsf_class, found.id, found.type_uid) == (class_uid, activity_id, type_uid)
 
 
+def test_classes_and_categories_have_the_schemas_names() -> None:
+    identity, application = (3, "Identity & Access Management"), (6, "Application Activity")
+    assert {one.caption: (one.value, one.category) for one in OcsfClass} == {
+        "Account Change": (3001, identity),
+        "Authentication": (3002, identity),
+        "API Activity": (6003, application),
+    }
+
+
 def test_what_a_later_broker_records_is_not_lost() -> None:
     found = activity("invented.later")
     assert (found.ocsf_class, found.id, found.type_uid) == (OcsfClass.API_ACTIVITY, 99, 600399)

@@ -142,33 +142,90 @@ def test_text_is_kept_but_for_what_no_database_stores() -> None:
     assert clean_text("abcd", 4) == "abcd"
 
 
+TOO_LARGE = "an integer is 2^53 or over"
+KEY = "a key is not an ASCII string"
+SURROGATE, NUL = "a text holds a lone surrogate", "a text holds NUL"
+
+
+def nested(levels: int) -> object:
+    deep: object = "leaf"
+    for level in range(levels):
+        deep = [deep] if level % 2 else {"in": deep}
+    return deep
+
+
 @pytest.mark.parametrize(
-    "value",
+    ("value", "reason"),
     [
-        1.0,
-        float("nan"),
-        2**53,
-        -(2**53),
-        "\ud800",
-        "a\0",
-        b"bytes",
-        {"é": 1},
-        {"a\0": 1},
-        {1: "number as key"},
-        {"set"},
-        datetime.now(UTC),
-        [[{"deep": 0.5}]],
+        (1.0, "a float is not JSON-ready"),
+        (float("nan"), "a float is not JSON-ready"),
+        (b"bytes", "a bytes is not JSON-ready"),
+        ({"set"}, "a set is not JSON-ready"),
+        (datetime.now(UTC), "a datetime is not JSON-ready"),
+        ([[{"deep": 0.5}]], "a float is not JSON-ready"),
+        (2**53, TOO_LARGE),
+        (-(2**53), TOO_LARGE),
+        ("\ud800", SURROGATE),
+        (["x", "\udfff"], SURROGATE),
+        ("a\0", NUL),
+        (["\0"], NUL),
+        ({"a": {"b": "\0"}}, NUL),
+        ({"a\0": 1}, NUL),
+        ({"é": 1}, KEY),
+        ({1: "number as key"}, KEY),
+        (nested(32), "nested over 32 levels deep"),
     ],
 )
-def test_what_is_not_json_ready_is_refused(value: object) -> None:
-    with pytest.raises(NotStorable):
-        prepare(event(detail={"value": value}))
-    with pytest.raises(NotStorable):
-        prepare(event(subject={"value": value}))
+def test_what_is_not_json_ready_is_refused(value: object, reason: str) -> None:
+    for made in (event(detail={"value": value}), event(subject={"value": value})):
+        for refuse in (prepare, clean_and_prepare):
+            if refuse is clean_and_prepare and reason in (SURROGATE, NUL) and value != {"a\0": 1}:
+                continue  # texts are cleaned
+            with pytest.raises(NotStorable) as refused:
+                refuse(made)
+            assert str(refused.value) == reason
+
+
+def test_what_only_looks_like_an_escape_is_kept() -> None:
+    detail = {"text": "\\u0000", "more": ["\\\\u0000"], "deep": nested(31)}
+    made = event(detail=detail)
+    assert json.loads(to_record(made, 1, NOON))["detail"] == detail
+    assert clean_and_prepare(made) == (made, prepare(made))
+
+
+def test_what_the_log_indexes_of_an_event() -> None:
+    prepared = prepare(event(subject={"principal": "p-7"}))
+    assert (prepared.type, prepared.actor_id) == ("issuance.denied", "p-aaaabbbbccccdddd")
+    assert (prepared.principal_id, prepared.attachment) == ("p-7", None)
+    assert prepare(event(subject={"principal": 7})).principal_id is None
+    assert prepare(event()).principal_id is None
+
+
+def test_texts_of_actor_and_subject_are_cut_and_those_of_the_detail_are_kept() -> None:
+    def made(length: int) -> Event:
+        text = "x" * length
+        return Event(
+            EventType.ISSUANCE_DENIED,
+            Actor(text, text, text, text, text),
+            Outcome.DENIED,
+            {"a": {"b": [text]}},
+            {"a": {"b": [text]}},
+            text,
+        )
+
+    fitting = made(512)
+    assert clean(fitting) == fitting == clean_and_prepare(fitting)[0]
+    cut = "x" * 511 + "…"
+    expected = replace(made(513), actor=Actor(cut, cut, cut, cut, cut), request_id=cut)
+    assert clean(made(513)) == expected == clean_and_prepare(made(513))[0]
+    longer = clean(made(1025))
+    assert longer.subject == {"a": {"b": ["x" * 1023 + "…"]}}
+    assert longer.detail == made(1025).detail
+    assert clean(made(1024)).subject == made(1024).subject
 
 
 def test_cleaning_does_not_hide_what_is_not_json_ready() -> None:
-    with pytest.raises(NotStorable):
+    with pytest.raises(NotStorable, match=r"^a float is not JSON-ready$"):
         prepare(clean(event(detail={"value": 0.5})))
 
 
@@ -187,8 +244,8 @@ def test_nesting_without_end_is_refused_before_it_overflows() -> None:
     deep: Any = "leaf"
     for _ in range(100_000):
         deep = [deep]
-    for refuse in (clean, prepare):
-        with pytest.raises(NotStorable):
+    for refuse in (clean, prepare, clean_and_prepare):
+        with pytest.raises(NotStorable, match=r"^nested over 32 levels deep$"):
             refuse(event(detail={"deep": deep}))
 
 
@@ -219,8 +276,17 @@ def test_what_cannot_be_split_off_is_bounded_or_refused() -> None:
         actor=Actor("anonymous", "anonymous", flood, flood, flood), subject={"role": flood}
     )
     assert len(to_record(clean(made), 1, NOON)) < 8192
-    with pytest.raises(NotStorable):
+    with pytest.raises(NotStorable) as refused:
         prepare(made)
+    assert str(refused.value) == "the record is over 60 KiB even without its detail"
+
+
+def test_a_record_may_be_as_large_as_its_limit() -> None:
+    least = len(prepare(event(detail={"t": ""})).record(10**18, rfc3339(NOON)))
+    fitting = prepare(event(detail={"t": "x" * (MAX_RECORD_BYTES - least)}))
+    assert fitting.attachment is None
+    assert len(fitting.record(10**18, rfc3339(NOON))) == MAX_RECORD_BYTES
+    assert prepare(event(detail={"t": "x" * (MAX_RECORD_BYTES - least + 1)})).attachment
 
 
 def test_times_are_utc_with_microseconds() -> None:

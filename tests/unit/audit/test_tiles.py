@@ -53,7 +53,7 @@ def test_names(tile: Tile, path: str) -> None:
     ],
 )
 def test_other_spellings_are_refused(path: str) -> None:
-    with pytest.raises(BadTile):
+    with pytest.raises(BadTile, match=r"^not the path of a tile$"):
         Tile.parse(path)
 
 
@@ -66,6 +66,42 @@ def test_the_example_of_the_specification() -> None:
     assert all(tile.fits(70_000) for tile in tiles)
     assert [t.path for t in of_tree(256)] == ["0/000", "entries/000", "1/000.p/1"]
     assert of_tree(0) == []
+
+
+def test_the_highest_level_and_the_narrowest_tile_have_names() -> None:
+    assert Tile.parse("63/000.p/255") == Tile(63, 0, 255)
+    assert Tile.parse("entries/x999/x999/x999/x999/x999/999.p/1").index == 10**18 - 1
+
+
+@pytest.mark.parametrize(
+    ("tile", "height", "begin", "needs"),
+    [
+        (Tile(0, 0, 256), 0, 0, 256),
+        (Tile(None, 3, 5), 0, 768, 773),
+        (Tile(1, 0, 1), 8, 0, 256),
+        (Tile(2, 1, 17), 16, 256, 273 << 16),
+    ],
+)
+def test_a_tile_needs_a_tree_that_holds_all_of_it(
+    tile: Tile, height: int, begin: int, needs: int
+) -> None:
+    assert (tile.height, tile.begin) == (height, begin)
+    assert tile.fits(needs)
+    assert not tile.fits(needs - 1)
+
+
+def test_every_tile_of_a_tree_in_the_order_of_its_records() -> None:
+    assert [tile.path for tile in of_tree(257)] == [
+        "0/000", "entries/000", "0/001.p/1", "entries/001.p/1", "1/000.p/1"
+    ]  # fmt: skip
+    assert [tile.path for tile in of_tree(1)] == ["0/000.p/1", "entries/000.p/1"]
+
+
+def test_a_bundle_holds_each_record_after_its_length() -> None:
+    assert bundle([b"ab", b"", b"x" * 258]) == b"\0\2ab\0\0\1\2" + b"x" * 258
+    for cut in (b"\0", b"\0\2a", b"\0\1a\0"):
+        with pytest.raises(BadTile, match=r"^the bundle of entries is cut off$"):
+            unbundle(cut)
 
 
 @given(st.lists(st.binary(max_size=300)))
