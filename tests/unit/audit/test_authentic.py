@@ -152,7 +152,10 @@ def test_a_whole_directory_is_good_with_or_without_its_tiles_of_hashes() -> None
 
 
 def without(path: str) -> Callable[[dict[str, bytes]], None]:
-    return lambda files: files.pop(path) and None
+    def change(files: dict[str, bytes]) -> None:
+        del files[path]
+
+    return change
 
 
 def swapped(path: str, data: bytes) -> Callable[[dict[str, bytes]], None]:
