@@ -67,7 +67,8 @@ class CredentialRequest:
         """
         for name in body:
             if name not in _FIELDS:
-                raise InvalidRequest(f"{_shown(name)} is no field here; {nearest(name, _FIELDS)}.")
+                instead = _ended(nearest(name, _FIELDS))
+                raise InvalidRequest(f"{_shown(name)} is no field here; {instead}")
         return cls(
             role=_role(body.get("role")),
             duration=_duration(body.get("duration")),
@@ -84,6 +85,10 @@ def _shown(name: object) -> str:
     """
     looks_like_one = isinstance(name, str) and _NAME.fullmatch(name)
     return f"{name!r}" if looks_like_one else "A name that is left out here"
+
+
+def _ended(advice: str) -> str:
+    return advice if advice.endswith("?") else f"{advice}."
 
 
 def _role(value: object) -> str:
@@ -134,7 +139,7 @@ def _restrict(value: object) -> tuple[Mapping[str, object], ...]:
         raise InvalidRequest(f"restrict has more than {MAX_RESTRICT_STATEMENTS} statements.")
     for index, statement in enumerate(value):
         for fault in statement_faults(statement, ("restrict", index), deny_only=True):
-            raise InvalidRequest(f"{dotted(fault.path)}: {fault.message}; {fault.instead}.")
+            raise InvalidRequest(f"{dotted(fault.path)}: {fault.message}; {_ended(fault.instead)}")
     if len(compact(value)) > MAX_RESTRICT_CHARACTERS:
         raise InvalidRequest(f"restrict is longer than {MAX_RESTRICT_CHARACTERS} characters.")
     return tuple(value)

@@ -24,6 +24,7 @@ def granted(
     chained: bool = False,
     session_left: float = 43200,
     ends: tuple[tuple[str, float], ...] = (),
+    session_limit: str = "login_session_remaining",
 ) -> DurationReport:
     return report(
         replace(ROLE, role_maximum=role_maximum),
@@ -33,6 +34,7 @@ def granted(
         login_session_expires_at=NOW + timedelta(seconds=session_left),
         chained=chained,
         now=NOW,
+        session_limit=session_limit,
     )
 
 
@@ -93,33 +95,49 @@ def test_the_report_names_every_limit():
 
 @pytest.mark.parametrize("requested", [899, 43201, 0, -900, True, False, 10**30])
 def test_outside_of_what_aws_takes_is_not_well_formed(requested):
-    with pytest.raises(InvalidRequest, match="900 to 43200"):
+    with pytest.raises(InvalidRequest, match=r"^duration is 900 to 43200 seconds\.$"):
         granted(requested)
+
+
+SIGN_IN = "Your login session (sign in again for a new one)"
 
 
 @pytest.mark.parametrize(
     ("limits", "bound_by", "left", "words"),
     [
-        ({"session_left": 914}, "login_session_remaining", 899, "sign in again"),
-        ({"session_left": -3600}, "login_session_remaining", 0, "sign in again"),
+        ({"session_left": 914}, "login_session_remaining", 899, SIGN_IN),
+        ({"session_left": -3600}, "login_session_remaining", 0, SIGN_IN),
         ({"ends": (("grant_remaining", 900),)}, "grant_remaining", 885, "Your grant"),
         (
             {"ends": (("hours_remaining", 914.99),)},
             "hours_remaining",
             899,
-            "end of this role's hours",
+            "The end of this role's hours",
         ),
         ({"entitlement": 899}, "entitlement", 899, "The entitlement"),
+        ({"role_maximum": 899}, "role_maximum", 899, "The role's maximum"),
+        ({"organization": 899}, "organization", 899, "The organization's maximum"),
+        (
+            {"session_left": 600, "session_limit": "job_remaining"},
+            "job_remaining",
+            585,
+            "The job's time (a new token of its platform begins a new one)",
+        ),
+        # A limit of a later version is told by its name.
+        ({"ends": (("other_remaining", 900),)}, "other_remaining", 885, "other_remaining"),
     ],
 )
-def test_less_than_aws_gives_is_refused_with_the_limits(limits, bound_by, left, words):
-    with pytest.raises(DurationTooShort, match=words) as refused:
-        granted(7200, **limits)
-    assert refused.value.extra["bound_by"] == bound_by
-    named = refused.value.extra["limits"]
+@pytest.mark.parametrize("chained", [False, True])
+def test_less_than_aws_gives_is_refused_with_the_limits(limits, bound_by, left, words, chained):
+    with pytest.raises(DurationTooShort) as refused:
+        granted(7200, **limits, chained=chained)
+    assert refused.value.detail == f"{words} leaves {left} s; AWS gives no less than 900 s."
+    named = refused.value.extra.pop("limits")
+    assert refused.value.extra == {"bound_by": bound_by, "chained": chained}
     assert isinstance(named, list)
     assert {"name": bound_by, "seconds": left} in named
-    assert {"name": "requested", "seconds": 7200} in named
+    assert named[0] == {"name": "requested", "seconds": 7200}
+    assert ({"name": "role_chaining", "seconds": 3600} in named) is chained
 
 
 @given(

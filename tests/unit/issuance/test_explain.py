@@ -148,20 +148,116 @@ def test_allowed_it_shows_the_entry_and_every_limit():
     assert not any(secret in shown for secret in SECRETS)
 
 
+ROLE_SHOWN = {
+    "role": "reader",
+    "role_arn": "arn:aws:iam::111122223333:role/DataReader",
+    "account_id": "111122223333",
+    "account_name": "Production",
+}
+NOTHING_SENT: dict[str, object] = {
+    "session_policy": None,
+    "session_policy_characters": None,
+    "managed_policies": [],
+    "tags": {},
+    "transitive_tags": [],
+    "source_identity": None,
+    "session_name": None,
+    "via": [],
+}
+MATCHED = {"entitlement": "group corp/analysts", "line": LINE}
+
+
+def limited(first: str, seconds: int, left: int = 11 * 3600 - 15) -> list[dict[str, object]]:
+    return [
+        {"name": first, "seconds": seconds},
+        {"name": "entitlement", "seconds": 7200},
+        {"name": "role_maximum", "seconds": 14400},
+        {"name": "login_session_remaining", "seconds": left},
+    ]
+
+
 def test_where_too_little_time_is_left_the_limits_say_why():
     brief = replace(WHO, login_session_expires_at=NOW + timedelta(seconds=914))
-    found = answer(explained(who=brief))
-    assert found["code"] == "duration_too_short"
-    assert found["duration"]["granted"] is None
-    assert found["duration"]["bound_by"] == "login_session_remaining"
-    assert {"name": "login_session_remaining", "seconds": 899} in found["duration"]["limits"]
-    assert found["matched"] is not None
+    assert answer(explained(replace(ASKED, duration=1800), who=brief)) == {
+        **ROLE_SHOWN,
+        "allowed": False,
+        "code": "duration_too_short",
+        "detail": (
+            "Your login session (sign in again for a new one) leaves 899 s; "
+            "AWS gives no less than 900 s."
+        ),
+        "matched": MATCHED,
+        "near_misses": [],
+        "duration": {
+            "requested": 1800,
+            "granted": None,
+            "bound_by": "login_session_remaining",
+            "limits": limited("requested", 1800, 899),
+            "chained": False,
+        },
+        **NOTHING_SENT,
+    }
 
 
 def test_a_scope_that_is_refused_still_shows_the_limits():
-    found = answer(explained(replace(ASKED, parameters={"bucket": "secret"})))
-    assert (found["allowed"], found["code"]) == (False, "invalid_request")
-    assert found["duration"]["granted"] == 3600
+    assert answer(explained(replace(ASKED, parameters={"bucket": "secret"}))) == {
+        **ROLE_SHOWN,
+        "allowed": False,
+        "code": "invalid_request",
+        "detail": "Parameter bucket is not one of reports, logs.",
+        "matched": MATCHED,
+        "near_misses": [],
+        "duration": {
+            "requested": None,
+            "granted": 3600,
+            "bound_by": "role_default",
+            "limits": limited("role_default", 3600),
+            "chained": False,
+        },
+        **NOTHING_SENT,
+    }
+
+
+def test_a_request_that_aws_would_not_take_has_no_limits_to_show():
+    found = answer(explained(replace(ASKED, duration=1)))
+    assert (found["code"], found["duration"]) == ("invalid_request", None)
+    assert found["matched"] == MATCHED
+
+
+def test_what_would_be_sent_over_hops():
+    far = POLICY.roles["far"]
+    asked: list[str] = []
+
+    def chained(partition: str) -> bool:
+        asked.append(partition)
+        return False
+
+    request = CredentialRequest("far")
+    found = answer(
+        explain(
+            request,
+            who=WHO,
+            address=None,
+            policy=POLICY,
+            grants=(),
+            now=NOW,
+            chained=chained,
+            sees_others=False,
+        )
+    )
+    assert asked == ["aws"]
+    assert found["via"] == list(far.via)
+    assert found["tags"] == {"broker:issuance": PLACEHOLDER_ID}
+    assert found["transitive_tags"] == ["broker:issuance"]
+    assert found["source_identity"] == PERSON.id
+    assert found["session_name"] == f"grace@example.com-{PLACEHOLDER_ID}"
+    assert found["duration"]["chained"] is True
+
+
+def test_a_role_without_a_session_policy_shows_that_it_has_none():
+    roles = {**POLICY.roles, "far": replace(POLICY.roles["far"], may_chain=True)}
+    found = answer(explained(CredentialRequest("far"), policy=replace(POLICY, roles=roles)))
+    assert (found["session_policy"], found["session_policy_characters"]) == (None, 0)
 
 
 def test_a_refusal_shows_the_nearest_entry_and_its_one_condition():
@@ -182,7 +278,7 @@ def test_only_who_sees_others_learns_of_a_role_that_is_not_offered():
     [miss] = found["near_misses"]
     assert miss["condition"] == "subject"
     assert miss["failed"][0]["satisfied_by"].startswith("membership of group corp/analysts")
-    with pytest.raises(NotFound, match="no role of that name"):
+    with pytest.raises(NotFound, match=r"^The access policy has no role of that name\.$"):
         explained(replace(ASKED, role="nothing"), OUTSIDER, sees_others=True)
 
 

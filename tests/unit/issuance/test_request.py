@@ -1,3 +1,4 @@
+import json
 import re
 from typing import Any
 
@@ -8,6 +9,11 @@ from hypothesis import strategies as st
 from broker.errors import InvalidRequest
 from broker.issuance.request import CredentialRequest, new_issuance_id
 
+EITHER = (
+    "restrict[0]: a statement has exactly one of Action and NotAction; "
+    'write one of the two, such as Action: ["s3:GetObject"].'
+)
+FIELDS = "role, duration, reason, parameters, restrict, client"
 DENY = {"Effect": "Deny", "Action": "s3:DeleteObject", "Resource": "*"}
 
 
@@ -81,6 +87,75 @@ def test_all_but_the_role_may_be_absent_or_null():
 def test_what_is_not_well_formed(changes, message):
     with pytest.raises(InvalidRequest, match=message):
         CredentialRequest.parse({"role": "data-reader", **changes})
+
+
+UNNAMED = "A name that is left out here"
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"role": None}, "role is needed: a role's short name, as `broker roles` lists it."),
+        ({"Duration": 900}, "'Duration' is no field here; did you mean duration?"),
+        # What does not look like a name may be a secret in the wrong place.
+        ({"bka_1": 1}, f"{UNNAMED} is no field here; write one of: {FIELDS}."),
+        ({"duration": "3600"}, "duration is a whole number of seconds."),
+        ({"reason": "a\nb"}, "reason is one line of text without control characters."),
+        ({"reason": "x" * 501}, "reason is at most 500 characters long."),
+        ({"client": 7}, "client is one line of text without control characters."),
+        ({"client": "x" * 129}, "client is at most 128 characters long."),
+        ({"parameters": []}, 'parameters is an object, such as {"bucket": "reports"}.'),
+        (
+            {"parameters": dict.fromkeys(map(str, range(33)), "x")},
+            "There are more than 32 parameters.",
+        ),
+        ({"parameters": {"Bucket": "x"}}, "'Bucket' is no name of a parameter."),
+        ({"parameters": {"a b": "x"}}, f"{UNNAMED} is no name of a parameter."),
+        ({"parameters": {"a" * 33 + "B": "x"}}, f"{UNNAMED} is no name of a parameter."),
+        ({"parameters": {7: "x"}}, f"{UNNAMED} is no name of a parameter."),
+        (
+            {"parameters": {"bucket": 1}},
+            "Parameter bucket is a string of at most 256 characters.",
+        ),
+        ({"restrict": DENY}, "restrict is a list of Deny statements."),
+        (
+            {"restrict": [DENY, {**DENY, "Actoin": "x"}]},
+            "restrict[1].Actoin: 'Actoin' is unknown here; did you mean Action?",
+        ),
+        (
+            {"restrict": [{**DENY, "NotAction": "s3:*"}]},
+            EITHER,
+        ),
+        ({"restrict": [DENY] * 11}, "restrict has more than 10 statements."),
+        (
+            {"restrict": [{**DENY, "Resource": "arn:aws:s3:::" + "x" * 2048}]},
+            "restrict is longer than 2048 characters.",
+        ),
+    ],
+)
+def test_a_refusal_says_what_to_write(changes, detail):
+    with pytest.raises(InvalidRequest) as caught:
+        CredentialRequest.parse({"role": "data-reader", **changes})
+    assert caught.value.detail == detail
+
+
+def test_each_limit_at_its_edge():
+    edges = {
+        "reason": "x" * 500,
+        "client": "y" * 128,
+        "parameters": {f"p{number}": "z" * 256 for number in range(32)},
+        "restrict": [DENY] * 10,
+    }
+    request = CredentialRequest.parse({"role": "x", **edges})
+    assert (request.reason, request.client) == (edges["reason"], edges["client"])
+    assert (request.parameters, request.restrict) == (edges["parameters"], (DENY,) * 10)
+    resource = "arn:aws:s3:::"
+    room = 2048 - len(json.dumps([{**DENY, "Resource": resource}], separators=(",", ":")))
+    longest = {**DENY, "Resource": resource + "x" * room}
+    assert CredentialRequest.parse({"role": "x", "restrict": [longest]}).restrict == (longest,)
+    longest["Resource"] += "x"
+    with pytest.raises(InvalidRequest, match="longer than 2048"):
+        CredentialRequest.parse({"role": "x", "restrict": [longest]})
 
 
 def test_deny_statements_by_exclusion_may_be_added():

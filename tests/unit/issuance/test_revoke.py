@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -48,6 +49,17 @@ def test_afterwards_what_was_issued_before_is_denied() -> None:
 )
 def test_seconds_are_rounded_up(moment: datetime, written: str) -> None:
     assert whole_seconds(moment) == written
+
+
+def test_times_are_in_utc_wherever_the_broker_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    try:
+        time.tzset()
+        written = whole_seconds(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert written == "2026-01-02T03:04:05Z"
 
 
 def test_the_policy_fits_a_role_and_is_named_after_whom_it_stops() -> None:

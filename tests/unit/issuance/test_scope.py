@@ -141,18 +141,36 @@ def test_a_role_that_may_chain_is_not_kept_from_it():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({}, "needs parameter bucket: --set bucket="),
-        ({"bucket": "secrets"}, "Parameter bucket is not one of reports, logs"),
+        ({}, "Role data-reader needs parameter bucket: --set bucket=…"),
+        ({"bucket": "secrets"}, "Parameter bucket is not one of reports, logs."),
         ({"bucket": "reports", "prefix": "a/b"}, "Parameter prefix does not match"),
         ({"bucket": "reports", "prefix": ""}, "Parameter prefix is empty"),
         ({"bucket": "reports", "prefix": "*"}, "Parameter prefix may hold letters"),
         ({"bucket": "reports", "prefix": "${aws:userid}"}, "Parameter prefix may hold letters"),
-        ({"bucket": "reports", "colour": "red"}, "has no parameter colour; it has: bucket, prefix"),
+        (
+            {"bucket": "reports", "size": "1", "colour": "red"},
+            "Role data-reader has no parameter colour; it has: bucket, prefix.",
+        ),
     ],
 )
 def test_parameters_that_are_not_the_roles(parameters, message):
-    with pytest.raises(InvalidRequest, match=message):
+    with pytest.raises(InvalidRequest) as caught:
         scoped(parameters=parameters)
+    assert caught.value.detail.startswith(message)
+
+
+def test_a_role_without_parameters_takes_none():
+    with pytest.raises(InvalidRequest) as caught:
+        scoped(ADMIN, parameters={"bucket": "logs"})
+    assert caught.value.detail == "Role admin has no parameter bucket; it has: none."
+
+
+def test_a_parameters_pattern_may_let_slashes_through():
+    wide = replace(READER.parameters["prefix"], pattern="[a-z/]+")
+    role = replace(READER, parameters={**READER.parameters, "prefix": wide})
+    policy = scoped(role, parameters={"bucket": "logs", "prefix": "a/b"}).call.policy
+    assert policy is not None
+    assert "arn:aws:s3:::logs/a/b/*" in policy
 
 
 def test_a_value_that_the_login_lacks_denies():
@@ -207,8 +225,10 @@ _TAGS = {
 def test_a_tag_that_aws_would_refuse():
     role = replace(READER, tags={"team": TextTemplate.parse("{{principal.claims.team}}")})
     scoped(role, who=person(claims={"team": "x" * 256}))
-    with pytest.raises(ScopeTooLarge, match="Tag team has 257 characters; AWS takes 256"):
+    with pytest.raises(ScopeTooLarge) as refused:
         scoped(role, who=person(claims={"team": "x" * 257}))
+    assert refused.value.detail == "Tag team has 257 characters; AWS takes 256."
+    assert refused.value.extra == {"characters": 257, "maximum": 256}
     prefix = replace(READER.parameters["prefix"], pattern="[a-z,]+")
     role = replace(
         READER,
@@ -217,6 +237,25 @@ def test_a_tag_that_aws_would_refuse():
     )
     with pytest.raises(InvalidRequest, match="Parameter prefix holds a character that AWS takes"):
         scoped(role, parameters={"bucket": "logs", "prefix": "a,b"})
+
+
+def test_of_a_tag_with_a_wrong_character_the_parameter_is_blamed_before_the_login():
+    """Whoever asks can change that."""
+    wide = replace(READER.parameters["prefix"], pattern="[a-z,]+")
+    role = replace(READER, parameters={**READER.parameters, "prefix": wide})
+    said = " holds a character that AWS takes in no tag."
+    for text in ("{{principal.id}} {{prefix}}", "{{prefix}} {{principal.id}}"):
+        tagged = replace(role, tags={"p": TextTemplate.parse(text)})
+        with pytest.raises(InvalidRequest) as caught:
+            scoped(tagged, parameters={"bucket": "logs", "prefix": "a,b"})
+        assert caught.value.detail == "Parameter prefix" + said
+    of_login = replace(role, tags={"p": TextTemplate.parse("{{principal.claims.team}}")})
+    with pytest.raises(NotEntitled) as denied:
+        scoped(of_login, who=person(claims={"team": "a,b"}))
+    assert denied.value.detail == (
+        "This role's scope is made of your login's team, "
+        "which holds a character that AWS takes in no tag."
+    )
 
 
 def padded(characters: int) -> tuple[Mapping[str, object], ...]:
@@ -231,10 +270,14 @@ def test_the_session_policys_size_at_its_edge():
     made = scoped(restrict=padded(2048))
     assert made.call.policy is not None
     assert len(made.call.policy) == 2048
-    with pytest.raises(ScopeTooLarge, match="has 2049 characters; AWS takes 2048") as refused:
+    said = "The session policy has 2049 characters; AWS takes 2048: {}."
+    with pytest.raises(ScopeTooLarge) as refused:
         scoped(restrict=padded(2049))
     assert refused.value.extra == {"characters": 2049, "maximum": 2048}
-    assert "--restrict" in refused.value.detail
+    assert refused.value.detail == said.format("shorten --restrict")
+    with pytest.raises(ScopeTooLarge) as refused:
+        scoped(organization=Organization(deny=padded(2049)))
+    assert refused.value.detail == said.format("ask an admin for a narrower role, or fewer values")
     # Managed policies count with it.
     arns = ("arn:aws:iam::aws:policy/ReadOnlyAccess",)
     with pytest.raises(ScopeTooLarge):
@@ -255,8 +298,9 @@ def test_a_duration_that_is_too_short_is_told_before_anything_else():
 
 
 def test_an_issuance_id_that_could_be_guessed_is_a_fault_of_the_caller():
+    said = r"^an issuance id is 20 to 40 letters, digits, - and _$"
     for bad in ("", "1", "a b" * 8, "x" * 41):
-        with pytest.raises(ValueError, match="an issuance id"):
+        with pytest.raises(ValueError, match=said):
             scope(
                 Allowed(READER, _any_entry(), Ceiling()),
                 context(),
@@ -339,7 +383,8 @@ def test_hops_set_identity_and_transitive_tags_once_and_may_only_go_on(via):
 
 
 def test_an_external_id_that_was_not_filled_in_stops_the_call():
-    with pytest.raises(ValueError, match="external id"):
+    unfilled = r"^the role's external id was not filled in from the store$"
+    with pytest.raises(ValueError, match=unfilled):
         scoped(replace(READER, external_id=None, generates_external_id=True))
     filled = scoped(replace(READER, external_id="e-generated", generates_external_id=True))
     assert filled.call.external_id == "e-generated"
