@@ -24,7 +24,8 @@ from broker.identity.totp import (
     Sealed,
 )
 
-ACTOR = Actor("p-aaaaaaaaaaaaaaaa", "person")
+PERSON = "p-aaaaaaaaaaaaaaaa"
+ACTOR = Actor(PERSON, "person")
 START = datetime(2026, 11, 24, 12, 0, 5, tzinfo=UTC)
 
 
@@ -44,10 +45,16 @@ class MemoryFactorStore:
     beaten: bool = False  # another process burns every step just before
     may_replace: bool = False  # whether the sessions showed the confirmed factor
 
+    def _ask_for(self, principal_id: str) -> None:
+        if principal_id != PERSON:
+            raise LookupError(f"nobody here is {principal_id}")
+
     async def confirmed_factors(self, principal_id: str) -> tuple[Factor, ...]:
+        self._ask_for(principal_id)
         return tuple(f for f in self.factors if f.confirmed_at is not None)
 
     async def pending_factor(self, principal_id: str) -> Factor | None:
+        self._ask_for(principal_id)
         pending = [f for f in self.factors if f.confirmed_at is None]
         return pending[-1] if pending else None
 
@@ -57,6 +64,7 @@ class MemoryFactorStore:
         return self.factors[-1]
 
     async def count_attempt(self, principal_id: str) -> Attempt:
+        self._ask_for(principal_id)
         wait = totp.locked_for(self.failures, self.failed_at, self.now)
         if wait is not None:
             return Attempt(self.failures, wait, self.now)
@@ -101,7 +109,9 @@ class MemoryFactorStore:
     ) -> Burned:
         if self.beaten:
             return Burned.REPLAYED
-        if not self.may_replace and await self.confirmed_factors(""):
+        if not self.may_replace and await self.confirmed_factors(PERSON):
+            return Burned.GONE
+        if login_session_id not in self.live_sessions:
             return Burned.GONE
         if enrolment_code_hash is not None:
             if enrolment_code_hash not in self.enrolment_codes:
@@ -115,6 +125,7 @@ class MemoryFactorStore:
         return Burned.ACCEPTED
 
     async def find_enrolment_code(self, code_hash: bytes, principal_id: str) -> bool:
+        self._ask_for(principal_id)
         return code_hash in self.enrolment_codes
 
     async def create_enrolment_code(
@@ -133,6 +144,7 @@ class MemoryFactorStore:
     async def spend_recovery_code(
         self, principal_id: str, code_hash: bytes, login_session_id: str, event: Event
     ) -> bool:
+        self._ask_for(principal_id)
         if code_hash not in self.recovery_codes:
             return False
         self.recovery_codes.remove(code_hash)

@@ -20,6 +20,7 @@ class OneSession:
 
     async def authenticate(self, token):
         self.looked += 1
+        self.asked = token
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -44,6 +45,7 @@ async def test_a_token_opens_its_own_door_alone(world, kind, accept):
     text = Token.new(kind).text
     if REACH.get(kind) == accept:
         assert await authenticate(store, text, accept) is store.answer
+        assert store.asked == Token.parse(text)
     else:
         with pytest.raises(Unauthenticated):
             await authenticate(store, text, accept)

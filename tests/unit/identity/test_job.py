@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from broker.identity.job import Job, job_context
-from broker.identity.presets import GITHUB
+from broker.identity.presets import GITHUB, KUBERNETES
 from broker.identity.principal import AuthContext, Principal, PrincipalKind
 from broker.identity.trust import Exactly, Workload
 
@@ -49,6 +50,13 @@ def test_a_job_is_its_entry_s_principal_under_a_readable_name():
         handle="repo-9-a b",
         claims={"repository": "octo/repo", "run_id": "9", "ref": "refs/heads/a=20b"},
     )
+
+
+def test_a_job_without_facts_to_tell_is_called_after_its_entry():
+    job = Job("watch", "https://ci.test", "https://broker.test", {"kubernetes.io/pod/uid": "u"})
+    principal = job.principal("w-aaaaaaaaaaaaaaaa", replace(WORKLOAD, preset=KUBERNETES))
+    assert principal.handle == "watch"
+    assert principal.claims == {"pod_uid": "u"}
 
 
 def test_a_job_lives_as_long_as_it_was_given_and_shows_no_second_factor():

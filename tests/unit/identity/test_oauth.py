@@ -174,7 +174,8 @@ def test_the_answers_carry_code_or_refusal_the_state_verbatim_and_the_issuer():
     target, members = answer(request.approved("the code", "https://b"))
     assert target == GOOD["redirect_uri"]
     assert members == {"code": "the code", "state": state, "iss": "https://b"}
-    _, members = answer(request.denied("https://b"))
+    target, members = answer(request.denied("https://b"))
+    assert target == GOOD["redirect_uri"]
     assert members == {"error": "access_denied", "state": state, "iss": "https://b"}
     _, members = answer(parse(state=None).approved("c", "https://b"))
     assert members == {"code": "c", "iss": "https://b"}

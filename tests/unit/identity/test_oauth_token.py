@@ -153,11 +153,12 @@ async def test_a_code_is_stored_as_its_hash_and_redeemed_by_it():
     assert pair.access.text not in repr(pair)
 
 
+@pytest.mark.parametrize("session", [None, SESSION])
 @pytest.mark.parametrize("outcome", [Redeemed.REFUSED, Redeemed.REUSED])
-async def test_a_code_that_is_not_redeemed_gives_no_tokens_and_no_reason(outcome):
+async def test_a_code_that_is_not_redeemed_gives_no_tokens_and_no_reason(outcome, session):
     with pytest.raises(OAuthError) as refused:
         await exchange_code(
-            fake_store((outcome, None)), CodeExchange(REDIRECT, "c", CHALLENGE), **CALLER
+            fake_store((outcome, session)), CodeExchange(REDIRECT, "c", CHALLENGE), **CALLER
         )
     assert str(refused.value) == "invalid_grant: The code is not valid, was used, or has expired."
 
@@ -175,10 +176,11 @@ async def test_a_refresh_token_is_exchanged_for_a_new_pair():
     assert reused == event(EventType.SESSION_REVOKED, reason="refresh_reused")
 
 
+@pytest.mark.parametrize("session", [None, SESSION])
 @pytest.mark.parametrize("outcome", [Refreshed.REUSED, Refreshed.REFUSED])
-async def test_a_refused_refresh_looks_the_same_whatever_the_cause(outcome):
+async def test_a_refused_refresh_looks_the_same_whatever_the_cause(outcome, session):
     with pytest.raises(OAuthError) as refused:
-        await refresh_tokens(fake_store((outcome, None)), Refresh(REFRESH), **CALLER)
+        await refresh_tokens(fake_store((outcome, session)), Refresh(REFRESH), **CALLER)
     assert str(refused.value) == "invalid_grant: The refresh token is not valid; log in again."
 
 

@@ -214,7 +214,7 @@ async def test_the_first_factor_alone_can_not_enrol_the_second(world):
     assert world.store.events == [
         failed(world, "wrong_enrolment_code", count) for count in (1, 2, 3, 4)
     ]
-    assert not await world.store.confirmed_factors("")
+    assert not await world.store.confirmed_factors("p-aaaaaaaaaaaaaaaa")
 
 
 async def test_an_enrolment_code_is_spent_by_the_enrolment_and_not_by_a_wrong_totp(world):
@@ -240,6 +240,11 @@ async def test_open_enrolment_needs_no_code_but_never_covers_admins(world):
     factor = world.second_factor(Enrolment.OPEN)
     assert not (await factor.begin_enrolment(world.who(), is_admin=False)).needs_code
     assert (await factor.begin_enrolment(world.who(), is_admin=True)).needs_code
+    enrolling = await factor.begin_enrolment(world.who(), is_admin=True)
+    with pytest.raises(WrongCode, match=r"^That enrolment code is not right\.$"):
+        await confirm(
+            world, code_for(world, enrolling.secret), enrolment=Enrolment.OPEN, is_admin=True
+        )
     world.pinned_admin = True
     assert (await factor.begin_enrolment(world.who(), is_admin=False)).needs_code
 

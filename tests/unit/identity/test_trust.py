@@ -320,8 +320,8 @@ def test_a_job_is_called_after_its_project_run_and_ref(
 
 
 def test_placeholders_of_an_issuer_without_a_preset_are_made_plain() -> None:
-    facts: dict[str, Scalar] = {"team-name": "a b", "https://x/y": True, "team_name": "second"}
-    assert placeholders(facts, None) == {"team_name": "a=20b", "https___x_y": "true"}
+    facts: dict[str, Scalar] = {"Team-name": "a b", "https://x/y": True, "Team_name": "second"}
+    assert placeholders(facts, None) == {"Team_name": "a=20b", "https___x_y": "true"}
     assert placeholders({"not-known": 7}, GITHUB) == {"not_known": "7"}
 
 
