@@ -199,12 +199,18 @@ async def test_the_observed_job_is_judged_from_its_address_at_the_time_with_its_
     detail = world.journal.events[0].detail
     assert (detail["would_be"], detail["duration"]["chained"]) == ("issued", True)
     assert detail["duration"]["granted"] == 1785  # of its 30 minutes
-    text = POLICY_TEXT.replace("require: {reason: true}", "require: {networks: [192.0.2.0/24]}")
-    elsewhere = parsed(text, 8)
-    with pytest.raises(CiTokenRejected):
-        await world.admit(trial("reader", request), elsewhere)
-    assert world.journal.events[1].detail["code"] == "outside_network"
-    assert world.journal.events[1].detail["policy_version"] == 8
+    for number, network, code in (
+        (8, "192.0.2.0/24", "outside_network"),
+        (9, "10.0.0.0/8", "observed"),
+    ):
+        networks = f"require: {{networks: [{network}]}}"
+        with pytest.raises(CiTokenRejected):
+            await world.admit(
+                trial("reader", request),
+                parsed(POLICY_TEXT.replace("require: {reason: true}", networks), number),
+            )
+        detail = world.journal.events[-1].detail
+        assert (detail["code"], detail["policy_version"]) == (code, number)
 
 
 async def test_an_entry_that_observes_beside_one_that_admits_changes_nothing(world):

@@ -107,6 +107,7 @@ def test_claims_of_other_types_have_a_value_of_theirs():
 def test_without_a_preset_a_roles_templates_say_which_claims_there_are():
     """Which ones the issuer sends is only told by a token."""
     made = supposed("forge", known=None)
+    assert made.who.principal.handle == "forge"
     assert made.who.principal.claims == {
         "sub": "project:1",
         "repository": "any-repository",
