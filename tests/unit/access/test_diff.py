@@ -235,7 +235,10 @@ WORKLOAD = (
         (
             "sub: x",
             "sub: y",
-            'claims: {"ref":"the glob \'v*\'","sub":"\'x\'"} -> {"ref":"the glob \'v*\'","sub":"\'y\'"}',
+            (
+                'claims: {"ref":"the glob \'v*\'","sub":"\'x\'"}'
+                ' -> {"ref":"the glob \'v*\'","sub":"\'y\'"}'
+            ),
         ),
         ("    claims", "    max_job: 2h, claims", "max_job: 3600 s -> 7200 s"),
         ("    claims", "    reuse: true, claims", "reuse: false -> true"),
@@ -257,7 +260,8 @@ def test_each_change_of_a_workload_is_told(old, new, told):
 def test_a_workload_comes_and_goes():
     whole = (
         "workload deploy: issuer https://ci.example.com, audience broker, "
-        'claims {"ref":"the glob \'v*\'","sub":"\'x\'"}, algorithms ["ES256","PS256","RS256"], max_job 3600 s'
+        'claims {"ref":"the glob \'v*\'","sub":"\'x\'"}, '
+        'algorithms ["ES256","PS256","RS256"], max_job 3600 s'
     )
     assert lines(FILE + WORKLOAD) == (f"+ {whole}",)
     assert diff_lines(diff_policies(policy(FILE + WORKLOAD), policy())) == (f"- {whole}",)

@@ -41,23 +41,34 @@ def test_a_grant_that_may_be(asked: dict[str, Any], begins: datetime, ends: date
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({}, "one of them"),
-        ({"duration": 60, "expires_at": at(days=1)}, "one of them"),
-        ({"duration": 59}, "at least 60 s"),
-        ({"expires_at": at(seconds=59)}, "at least 60 s"),
-        ({"expires_at": at(days=-1)}, "at least 60 s"),
-        ({"not_before": at(days=2), "expires_at": at(days=1)}, "at least 60 s"),
-        ({"duration": DAY + 1}, "at most 86400 s"),
-        ({"expires_at": at(days=1, seconds=1)}, "at most 86400 s"),
-        ({"not_before": at(hours=1), "expires_at": at(hours=26)}, "at most 86400 s"),
-        ({"not_before": at(minutes=-5, seconds=-1), "duration": 60}, "in the past"),
-        ({"not_before": at(days=366, seconds=1), "duration": 60}, "over a year"),
+        ({}, "Give expires_at or duration, one of them."),
+        ({"duration": 60, "expires_at": at(days=1)}, "Give expires_at or duration, one of them."),
+        ({"duration": 59}, "A grant ends at least 60 s after it begins."),
+        ({"expires_at": at(seconds=59)}, "A grant ends at least 60 s after it begins."),
+        ({"expires_at": at(days=-1)}, "A grant ends at least 60 s after it begins."),
+        (
+            {"not_before": at(days=2), "expires_at": at(days=1)},
+            "A grant ends at least 60 s after it begins.",
+        ),
+        ({"duration": DAY + 1}, "A grant of this role lasts at most 86400 s."),
+        ({"expires_at": at(days=1, seconds=1)}, "A grant of this role lasts at most 86400 s."),
+        (
+            {"not_before": at(hours=1), "expires_at": at(hours=26)},
+            "A grant of this role lasts at most 86400 s.",
+        ),
+        ({"not_before": at(minutes=-5, seconds=-1), "duration": 60}, "not_before is in the past."),
+        (
+            {"not_before": at(days=366, seconds=1), "duration": 60},
+            "not_before is over a year away.",
+        ),
     ],
 )
 def test_a_grant_that_may_not_be(asked: dict[str, Any], says: str) -> None:
     given = {"not_before": None, "expires_at": None, "duration": None} | asked
-    with pytest.raises(InvalidRequest, match=says):
+    with pytest.raises(InvalidRequest) as refused:
         validity(now=NOW, longest=DAY, **given)
+    assert refused.value.detail == says
+    assert refused.value.extra == ({"max_grant": DAY} if "at most" in says else {})
 
 
 def test_who_sees_a_grant() -> None:
@@ -66,3 +77,4 @@ def test_who_sees_a_grant() -> None:
     assert SeenBy("p-root").sees(grant)
     assert SeenBy("p-eve", frozenset({"reader"})).sees(grant)
     assert not SeenBy("p-eve", frozenset({"writer"})).sees(grant)
+    assert not SeenBy("p-eve").sees(grant)

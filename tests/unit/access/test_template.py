@@ -137,44 +137,74 @@ def _statement(**changes: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("document", "path", "message", "instead"),
     [
-        (_statement(Action="s3:{{x}}"), ("Statement", "Action"), "outside of Resource", "one role"),
-        (_statement(Effect="{{x}}"), ("Statement", "Effect"), "outside of Resource", "write"),
-        (_statement(Sid="{{x}}"), ("Statement", "Sid"), "outside of Resource", "write"),
+        (
+            _statement(Action="s3:{{x}}"),
+            ("Statement", "Action"),
+            "a placeholder outside of Resource, NotResource and Condition values",
+            "write the text itself, or one role for each case",
+        ),
+        (
+            _statement(Effect="{{x}}"),
+            ("Statement", "Effect"),
+            "a placeholder outside of Resource, NotResource and Condition values",
+            "write the text itself, or one role for each case",
+        ),
+        (
+            _statement(Sid="{{x}}"),
+            ("Statement", "Sid"),
+            "a placeholder outside of Resource, NotResource and Condition values",
+            "write the text itself, or one role for each case",
+        ),
         (
             _statement(Condition={"StringEquals": {"aws:PrincipalTag/{{x}}": "y"}}),
             ("Statement", "Condition", "StringEquals", "aws:PrincipalTag/{{x}}"),
             "a placeholder in a key",
-            "Condition value",
+            "put it in a Resource or Condition value",
         ),
         (
             _statement(Resource="arn:aws:s3:::${{{x}}}"),
             ("Statement", "Resource"),
-            "braces that are no placeholder",
-            "apart from any ${...}",
+            "'arn:aws:s3:::${{{x}}}' holds braces that are no placeholder",
+            "write {{name}}, apart from any ${...}",
         ),
         (
             _statement(Resource="arn:aws:s3:::${aws:PrincipalTag/{{x}}}"),
             ("Statement", "Resource"),
-            "braces that are no placeholder",
-            "write {{name}}",
+            "'arn:aws:s3:::${aws:PrincipalTag/{{x}}}' holds braces that are no placeholder",
+            "write {{name}}, apart from any ${...}",
         ),
         (
             _statement(Resource=["a", "arn:aws:s3:::{{x y}}"]),
             ("Statement", "Resource", 1),
-            "braces that are no placeholder",
-            "write {{name}}",
+            "'arn:aws:s3:::{{x y}}' holds braces that are no placeholder",
+            "write {{name}}, apart from any ${...}",
         ),
-        (_statement(Resource="{{x"), ("Statement", "Resource"), "braces", "write {{name}}"),
-        (_statement(Resource="x}}"), ("Statement", "Resource"), "braces", "write {{name}}"),
-        (_statement(Resource="{{}}"), ("Statement", "Resource"), "braces", "write {{name}}"),
+        (
+            _statement(Resource="{{x"),
+            ("Statement", "Resource"),
+            "'{{x' holds braces that are no placeholder",
+            "write {{name}}, apart from any ${...}",
+        ),
+        (
+            _statement(Resource="x}}"),
+            ("Statement", "Resource"),
+            "'x}}' holds braces that are no placeholder",
+            "write {{name}}, apart from any ${...}",
+        ),
+        (
+            _statement(Resource="{{}}"),
+            ("Statement", "Resource"),
+            "'{{}}' holds braces that are no placeholder",
+            "write {{name}}, apart from any ${...}",
+        ),
     ],
 )
 def test_placeholders_where_none_may_stand_are_refused(document, path, message, instead):
     with pytest.raises(TemplateRefused) as refused:
         PolicyTemplate.parse(document)
     assert refused.value.fault.path == path
-    assert message in refused.value.fault.message
-    assert instead in refused.value.fault.instead
+    assert (refused.value.fault.message, refused.value.fault.instead) == (message, instead)
+    assert str(refused.value) == f"{message}; {instead}"
 
 
 def test_policy_variables_of_iam_stay_as_they_are():
