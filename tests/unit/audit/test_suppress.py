@@ -113,9 +113,18 @@ def test_one_persons_flood_of_kinds_hides_nobody_elses_probe() -> None:
     assert passed == MAX_KINDS_PER_SOURCE
     assert window.admit(denied(who="p-2"), after(1))
     (suppressed,) = window.take_due(after(60))
-    assert suppressed.subject["principal"] == "p-1"
-    assert suppressed.detail["various"] is True
-    assert count(suppressed) == 10_000 - passed
+    assert suppressed == Event(
+        EventType.AUDIT_SUPPRESSED,
+        SYSTEM,
+        Outcome.DENIED,
+        {"type": "issuance.denied", "source": "p-1", "principal": "p-1", "role": "*"},
+        {
+            "code": "*",
+            "count": 10_000 - passed,
+            "minute": "2026-01-02T12:00:00.000000Z",
+            "various": True,
+        },
+    )
 
 
 def test_a_flood_from_everywhere_is_bounded_and_hides_no_authenticated_probe() -> None:
@@ -127,7 +136,8 @@ def test_a_flood_from_everywhere_is_bounded_and_hides_no_authenticated_probe() -
     held = (window._tallies, window._kinds_of_source)
     assert all(len(counters) <= MAX_KINDS_PER_TYPE + 2 for counters in held)
     (suppressed,) = window.take_due(after(60))
-    assert (suppressed.subject["source"], count(suppressed)) == ("*", len(addresses) - passed)
+    assert suppressed.subject == {"type": "login.failed", "source": "*", "role": "*"}
+    assert count(suppressed) == len(addresses) - passed
 
 
 def test_counts_that_nobody_takes_are_bounded_and_their_loss_is_said() -> None:
@@ -140,6 +150,11 @@ def test_counts_that_nobody_takes_are_bounded_and_their_loss_is_said() -> None:
     due = window.take_all()
     assert len(due) == suppress.MAX_WAITING + 1
     assert sum(map(count, due)) == minutes * MAX_KINDS_PER_SOURCE
+    lost = {"code": "*", "count": count(due[-1]), "various": True}
+    assert due[-1] == Event(
+        EventType.AUDIT_SUPPRESSED, SYSTEM, Outcome.DENIED, {"source": "*"}, lost
+    )
+    assert window.take_all() == (), "said once"
 
 
 def test_a_clock_set_back_neither_loses_nor_repeats() -> None:
@@ -177,6 +192,55 @@ def test_every_refusal_is_a_record_or_in_a_count(arrivals: list[tuple[Any, int]]
     assert all(times == 1 for times in passed.values())
 
 
+def test_kinds_are_told_apart_by_what_was_refused() -> None:
+    """Of a CI token by the reason, of others by the code, or the reason where there is none."""
+    window = DenialWindow()
+    job = Event(
+        EventType.CI_REJECTED,
+        Actor("anonymous", "anonymous", ip="192.0.2.1"),
+        Outcome.DENIED,
+        detail={"code": "ci_token_rejected", "reason": "it has expired"},
+    )
+    other_reason = replace(job, detail={"code": "ci_token_rejected", "reason": "it has no exp"})
+    assert window.admit(job, after(0))
+    assert window.admit(other_reason, after(0))
+    assert not window.admit(job, after(0))
+    assert window.admit(failed_login("192.0.2.1"), after(0))
+    assert not window.admit(failed_login("192.0.2.1"), after(0))
+    assert window.admit(replace(failed_login("192.0.2.1"), detail={"reason": "x"}), after(0))
+    assert [event.detail["code"] for event in window.take_all()] == ["it has expired", "state"]
+
+
+def test_a_job_is_a_source_of_its_own_wherever_it_runs() -> None:
+    window = DenialWindow()
+    job = replace(denied(), actor=Actor("w-1", "workload", ip="192.0.2.1"))
+    assert window.admit(job, after(0))
+    assert not window.admit(replace(job, actor=Actor("w-1", "workload")), after(0))
+    assert window.admit(replace(job, actor=Actor("w-2", "workload")), after(0))
+    (suppressed,) = window.take_all()
+    assert (suppressed.subject["source"], suppressed.subject["principal"]) == ("w-1", "w-1")
+
+
+def test_each_minute_has_its_own_room() -> None:
+    window = DenialWindow()
+    for minute in range(3):
+        passed = [window.admit(denied(role=f"r{n}"), after(60 * minute)) for n in range(40)]
+        assert sum(passed) == MAX_KINDS_PER_SOURCE
+    assert [count(event) for event in window.take_due(after(120))] == [8, 8]
+    assert [event.detail["minute"] for event in window.take_all()] == [
+        "2026-01-02T12:02:00.000000Z"
+    ]
+
+
+def test_a_first_that_could_not_be_stored_is_no_matter_once_its_minute_is_over() -> None:
+    window = DenialWindow()
+    window.admit(denied(), after(0))
+    window.take_due(after(60))
+    window.retract(denied())
+    assert window.admit(denied(), after(61))
+    assert not window.admit(denied(), after(62))
+
+
 def test_members_of_a_hostile_shape_are_no_kind_of_their_own() -> None:
     window = DenialWindow()
     odd = replace(denied(), subject={"role": ["x"]}, detail={"code": {"y": 1}})
@@ -185,5 +249,7 @@ def test_members_of_a_hostile_shape_are_no_kind_of_their_own() -> None:
     long = replace(denied(), subject={"role": "x" * 100_000})
     window.admit(long, after(0))
     window.admit(long, after(0))
-    for event in window.take_all():
-        assert len(str(event.subject.get("role", ""))) <= 128
+    ends_otherwise = replace(denied(), subject={"role": "x" * 128 + "y"})
+    assert not window.admit(ends_otherwise, after(0)), "the same, as far as it is looked at"
+    roles = [event.subject.get("role") for event in window.take_all()]
+    assert roles == [None, "x" * 128]
