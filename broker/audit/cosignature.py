@@ -40,7 +40,7 @@ class CosignerKey:
     def parse(cls, vkey: str) -> CosignerKey:
         """From `NAME+KEYID+BASE64`. Raises BadNote."""
         name, _, rest = vkey.partition("+")
-        key_id, _, encoded = rest.partition("+")
+        _, _, encoded = rest.partition("+")
         try:
             data = base64.b64decode(encoded.encode("ascii"), validate=True)
         except (UnicodeEncodeError, binascii.Error):
@@ -48,7 +48,7 @@ class CosignerKey:
         if data[:1] != _COSIGNER:
             raise BadNote("not the verifier key of a witness (NAME+KEYID+BASE64, type 0x04)")
         parsed = cls(name, data[1:])
-        if str(parsed) != vkey or parsed.key_id.hex() != key_id:
+        if str(parsed) != vkey:  # which holds the key id too
             raise BadNote("the key id does not belong to the name and key: mistyped?")
         return parsed
 

@@ -241,6 +241,29 @@ def test_an_edge_of_another_size_is_refused(size: int, data: bytes) -> None:
 
 
 @pytest.mark.parametrize(("index", "size"), [(0, 0), (1, 1), (-1, 3), (3, 3), (9, 3)])
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 7, 8, 700])
+def test_an_edge_is_stored_as_its_hashes_and_comes_back(size: int) -> None:
+    edge = NO_LEAVES.extend(many(size)).after
+    stored = edge.to_bytes()
+    assert stored == b"".join(edge.hashes)
+    assert CompactRange.parse(size, stored) == edge
+    assert edge.root == naive_root(many(size))
+
+
+@pytest.mark.parametrize("before", [0, 1, 255, 256, 257, 511])
+def test_a_tile_that_was_full_before_is_not_named_again(before: int) -> None:
+    growth = NO_LEAVES.extend(many(before)).after.extend(many(513)[before:])
+    assert [node.place for node, _ in growth.tile_roots()] == [0, 1][before // 256 :]
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 600])
+def test_the_builder_has_the_root_of_what_it_was_given(size: int) -> None:
+    builder = TreeBuilder()
+    builder.add(many(size)[:9])
+    builder.add(many(size)[9:])
+    assert (builder.size, builder.root) == (size, naive_root(many(size)))
+
+
 def test_a_leaf_that_is_not_there_has_no_proof(index: int, size: int) -> None:
     with pytest.raises(ValueError, match=f"^a tree of {size} leaves has no leaf {index}$"):
         inclusion_spans(index, size)
