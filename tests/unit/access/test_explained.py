@@ -349,6 +349,9 @@ def test_offers_come_by_name_and_whole():
         grant_expires_at=NOW + timedelta(seconds=1200),
     )
     assert offers(rules, context(), grants, NOW) == (granted, offered)
+    # No longer than the role's maximum, whatever the entry or a grant says.
+    (longest,) = offers(entitled(entry(max_duration=43200)), context(), (), NOW)
+    assert longest.max_duration == 4 * 3600
     # A grant that begins at this very moment is in force.
     begins = offers(entitled(), context(), (grant(begins=0, ends=600),), NOW)
     assert [one.max_duration for one in begins] == [600]

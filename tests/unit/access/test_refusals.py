@@ -205,25 +205,63 @@ def test_a_long_word_is_repeated_in_part(old, new, shown):
     assert [len(word) for word in re.findall("[xX1]{20,}", told)] == shown
 
 
+DEEP = "nested deeper than 24 levels; write it flatter"
+OBJECT = "version: 1, accounts: ..., roles: ..., entitlements: ..."
+
+
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "said"),
     [
-        ("", "the file is empty"),
-        ("# nothing", "the file is empty"),
-        ("- a", "an object of keys and values"),
-        ("null", "an object of keys and values"),
-        ("a: " + "[" * 1000, "nested deeper than"),
-        ("[" * 1_000_000, "nested deeper than"),
-        ("x" * (1024 * 1024 + 1), "the file has 1048577 bytes"),
-        ("é" * (1024 * 512 + 1), "the file has 1048578 bytes"),
-        ("a: \ud800", "a lone surrogate is no character"),
-        ("version: 1\nadmins: [" + "x, " * 300_000 + "]", "more than 100000 values"),
+        ("", "line 1, column 1: the file is empty; begin with version: 1"),
+        ("# nothing", "line 2, column 1: the file is empty; begin with version: 1"),
+        ("- a", f"line 1, column 1: here stands an object of keys and values; write {OBJECT}"),
+        ("null", f"line 1, column 1: here stands an object of keys and values; write {OBJECT}"),
+        ("a: " + "[" * 1000, f"line 1, column 28 (a{'[0]' * 24}): {DEEP}"),
+        ("[" * 1_000_000, f"line 1, column 26 ({'[0]' * 25}): {DEEP}"),
+        (
+            "x" * (1024 * 1024 + 1),
+            "line 1, column 1: the file has 1048577 bytes; keep it under 1048576",
+        ),
+        (
+            "é" * (1024 * 512 + 1),
+            "line 1, column 1: the file has 1048578 bytes; keep it under 1048576",
+        ),
+        (
+            "a: b\nc: \ud800",
+            "line 2, column 4: a lone surrogate is no character; leave it out",
+        ),
+        (
+            "version: 1\nadmins: [" + "x, " * 300_000 + "]",
+            "line 2, column 299995: more than 100000 values; write a smaller file",
+        ),
+        (
+            '"\\UFFFFFFFF"',
+            (
+                "line 1, column 4: this is not YAML: found invalid Unicode character escape code; "
+                "check indentation, brackets and quotes here"
+            ),
+        ),
     ],
 )
-def test_hostile_files_are_refused_quickly(text, message):
-    refused = refusal(text)
-    assert any(message in finding.message for finding in refused.findings)
-    assert len(refused.findings) <= MAX_FINDINGS
+def test_hostile_files_are_refused_quickly(text, said):
+    assert str(refusal(text)) == said
+
+
+def test_a_file_may_be_as_large_as_the_limit():
+    filler = "#" * (1024 * 1024 - len("version: 1\n"))
+    assert parse_policy(f"version: 1\n{filler}", providers=frozenset()).number == 0
+
+
+def test_nesting_is_allowed_up_to_its_limit():
+    deep = refusal("version: 1\na: " + "[" * 23 + "]" * 23)
+    assert [one.message for one in deep.findings] == ["'a' is unknown here"]
+
+
+def test_only_so_many_findings_are_told():
+    wrong = "\n".join(f"key{number}: x" for number in range(MAX_FINDINGS + 20))
+    found = refusal(f"version: 1\n{wrong}").findings
+    assert len(found) == MAX_FINDINGS
+    assert found[0].message == "'key0' is unknown here"
 
 
 def test_a_billion_laughs_are_not_laughed():
@@ -233,4 +271,28 @@ def test_a_billion_laughs_are_not_laughed():
         for a, b in zip("abcdefgh", "bcdefghi", strict=True)
     ]
     refused = refusal("\n".join(lines))
-    assert refused.findings[0].message == "an anchor (&name)"
+    assert str(refused) == (
+        "line 1, column 4 (a): an anchor (&name); leave it out; no aliases are read"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            '"\\UFFFFFFFF"',
+            "line 1, column 1: an escape names no character; write the character itself",
+        ),
+        (
+            "a: b\nc: \x00",
+            (
+                "line 2, column 4: a control character may not stand in the file; "
+                "leave it out, or write it as an escape in double quotes"
+            ),
+        ),
+    ],
+)
+def test_pyyamls_own_parser_refuses_as_clearly(text, said, monkeypatch):
+    """Where PyYAML was built without libyaml."""
+    monkeypatch.setattr("broker.access.document._LOADER", yaml.SafeLoader)
+    assert str(refusal(text)) == said
