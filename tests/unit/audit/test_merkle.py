@@ -240,7 +240,6 @@ def test_an_edge_of_another_size_is_refused(size: int, data: bytes) -> None:
         CompactRange.parse(size, data)
 
 
-@pytest.mark.parametrize(("index", "size"), [(0, 0), (1, 1), (-1, 3), (3, 3), (9, 3)])
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 7, 8, 700])
 def test_an_edge_is_stored_as_its_hashes_and_comes_back(size: int) -> None:
     edge = NO_LEAVES.extend(many(size)).after
@@ -264,6 +263,7 @@ def test_the_builder_has_the_root_of_what_it_was_given(size: int) -> None:
     assert (builder.size, builder.root) == (size, naive_root(many(size)))
 
 
+@pytest.mark.parametrize(("index", "size"), [(0, 0), (1, 1), (-1, 3), (3, 3), (9, 3)])
 def test_a_leaf_that_is_not_there_has_no_proof(index: int, size: int) -> None:
     with pytest.raises(ValueError, match=f"^a tree of {size} leaves has no leaf {index}$"):
         inclusion_spans(index, size)
