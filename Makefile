@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALL := --disable-pip-version-check --quiet install --require-hashes --no-deps
 PIP := -m pip $(INSTALL)
 
-.PHONY: help setup demo dev test check lint types contracts format bench lock clean witnesses dist sbom audit licences docs reference screenshots
+.PHONY: help setup demo dev test check lint types contracts format bench lock clean witnesses dist sbom audit licences docs reference screenshots mutants
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -88,6 +88,11 @@ format: setup  ## rewrite in the project's style
 bench: setup  ## every benchmark, each ending with one JSON line
 	@set -e; for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script $(BENCH_FLAGS); done
 
+mutants: setup  ## which changes of the pure core no unit test notices; takes hours (MUTANTS='broker.access.*' for a part)
+	rm -rf mutants
+	CI=true $(BIN)/mutmut run $(MUTANTS)
+	$(BIN)/python -m tools.mutants
+
 # From the commit and not from the folder, with the commit's time: the same bytes wherever it runs.
 dist: .venv-build/ready  ## wheel and sdist of the commit, and their digests
 	rm -rf dist/source dist/credential_broker-*
@@ -119,4 +124,4 @@ lock:  ## renew the pins (needs uv on PATH; add ARGS=--upgrade for newer release
 	$(UV_COMPILE) $(ARGS) requirements/canaille.in -o requirements/canaille.txt
 
 clean:  ## remove the environments and caches
-	rm -rf .venv .venv-awscli .venv-canaille .venv-build .venv-server .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf .venv .venv-awscli .venv-canaille .venv-build .venv-server .pytest_cache .mypy_cache .ruff_cache .hypothesis dist mutants

@@ -9,6 +9,7 @@ import pytest
 
 from broker.adapters.store.line import Line
 from broker.adapters.store.schema import login_sessions, principals, tokens
+from broker.adapters.store.sqlite_line import SqliteLine
 from broker.audit.record import EventType
 from broker.errors import AuditUnavailable, Suspended
 from broker.identity.sessions import Refreshed, Token, TokenKind
@@ -106,7 +107,7 @@ async def test_while_the_database_is_out_each_hears_of_it_and_later_callers_are_
     await stores.log_in(cookie=cookie)
     with monkeypatch.context() as outage:
         outage.setattr(Line, "driver", _out)
-        outage.setattr(stores.database, "read", _out)
+        outage.setattr(SqliteLine, "run", _out)
         asked = [stores.sessions.authenticate(cookie) for _ in range(5)]
         seen = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(error) for error in seen] == [AuditUnavailable] * 5
@@ -114,7 +115,7 @@ async def test_while_the_database_is_out_each_hears_of_it_and_later_callers_are_
     assert await stores.alive(cookie)
 
 
-def _out(*_self: Line) -> None:
+def _out(*_: object) -> None:
     raise AuditUnavailable(log_detail="out")
 
 

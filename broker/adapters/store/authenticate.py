@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+import sqlite3
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from broker.adapters.store.engine import Database
-from broker.adapters.store.line import Line
 from broker.adapters.store.utc_time import from_microseconds, to_microseconds
 from broker.adapters.waiting import for_one_of_many
 from broker.errors import Suspended
@@ -24,6 +24,8 @@ from broker.identity.sessions import Authenticated, Token, TokenKind
 
 _Row: TypeAlias = Mapping[str, Any]
 _Waiting: TypeAlias = tuple[Token, asyncio.Future[_Row | None]]
+# The rows of those tokens that are there, by hash.
+_Query: TypeAlias = Callable[[Sequence[Token]], Awaitable[dict[bytes, _Row]]]
 
 # What a login showed, in the terms of RFC 8176.
 _FIRST_FACTOR = frozenset({"fed"})
@@ -57,13 +59,27 @@ _POSTGRESQL = _QUERY.format(
 )
 _SQLITE = _QUERY.format(
     names="(SELECT json_group_array(b.name) FROM user_bindings b WHERE b.principal_id = p.id)",
-    # This process's clock is SQLite's: `Database.now`.
     now="NULL",
-    started="?3",
-    which="t.hash = ?1 AND t.kind = ?2",
+    started="?2",
+    which="t.hash = ?1",
 )
 
-# Of a crowd. One on its way while the next gathers, or a slow answer would hold up everybody.
+# SQLite's columns that hold a time, and those that hold JSON.
+_TIMES = (
+    "token_expires_at",
+    "retired_at",
+    "auth_time",
+    "mfa_time",
+    "session_expires_at",
+    "may_enrol_until",
+    "revoked_at",
+    "suspended_at",
+    "pinned_admin_at",
+)
+_DOCUMENTS = ("groups", "claims", "user_names")
+
+# Of a crowd, on PostgreSQL. One on its way while the next gathers, or a slow answer would hold up
+# everybody.
 _QUERIES_AT_ONCE = 2
 _MAX_BATCH = 256
 
@@ -71,18 +87,19 @@ _MAX_BATCH = 256
 class Lookups:
     """Who is behind tokens, for one process over one database.
 
-    On PostgreSQL whoever comes while queries are under way shares the next one: at 32 callers
-    that saves a sixth of an issuance's CPU (docs/performance.md). Each query starts
-    after all its callers came, so that nobody is judged by what was true before they asked.
+    Whoever comes while queries are under way shares the next one: at 32 callers that saves a sixth
+    of an issuance's CPU on PostgreSQL (docs/performance.md). Each query starts after all its
+    callers came, so that nobody is judged by what was true before they asked.
     """
 
     def __init__(self, database: Database) -> None:
-        self._database = database
         self._waiting: list[_Waiting] = []
         self._asking: set[asyncio.Task[None]] = set()
-        self._idle: list[Line] = []
-        if database.dialect == "postgresql":
-            self._idle += [database.line() for _ in range(_QUERIES_AT_ONCE)]
+        self._idle: list[_Query] = (
+            [_sqlite(database)]
+            if database.dialect == "sqlite"
+            else [_postgresql(database) for _ in range(_QUERIES_AT_ONCE)]
+        )
 
     async def authenticate(self, token: Token) -> Authenticated | None:
         """The live login session behind a live token; None for refresh tokens.
@@ -91,9 +108,6 @@ class Lookups:
         """
         if token.kind is TokenKind.REFRESH:
             return None
-        if self._database.dialect == "sqlite":
-            row = await _fetch_sqlite(self._database, token)
-            return None if row is None else _judge(row, token, _moment, json.loads)
         answer: asyncio.Future[_Row | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((token, answer))
         if self._idle:
@@ -101,68 +115,86 @@ class Lookups:
             self._asking.add(task)
             task.add_done_callback(self._asking.discard)
         row = await answer
-        return None if row is None else _judge(row, token, _as_it_is, _as_it_is)
+        return None if row is None else _judge(row, token)
 
-    async def _ask_for_all(self, line: Line) -> None:
+    async def _ask_for_all(self, query: _Query) -> None:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
-                await self._ask(batch, line)
+                await _ask(batch, query)
         finally:
-            self._idle.append(line)
+            self._idle.append(query)
 
-    async def _ask(self, batch: Sequence[_Waiting], line: Line) -> None:
-        try:
-            rows = await self._fetch([token.hash for token, _ in batch], line)
-        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
-            for _, answer in batch:
-                if not answer.done():
-                    answer.set_exception(for_one_of_many(error))
-            return
-        for token, answer in batch:
-            row = rows.get(token.hash)
+
+async def _ask(batch: Sequence[_Waiting], query: _Query) -> None:
+    try:
+        rows = await query([token for token, _ in batch])
+    except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+        for _, answer in batch:
             if not answer.done():
-                of_kind = row is not None and row["token_kind"] == token.kind.value
-                answer.set_result(row if of_kind else None)
+                answer.set_exception(for_one_of_many(error))
+        return
+    for token, answer in batch:
+        row = rows.get(token.hash)
+        if not answer.done():
+            of_kind = row is not None and row["token_kind"] == token.kind.value
+            answer.set_result(row if of_kind else None)
 
-    async def _fetch(self, hashes: list[bytes], line: Line) -> dict[bytes, _Row]:
+
+def _postgresql(database: Database) -> _Query:
+    line = database.line()
+
+    async def query(tokens: Sequence[Token]) -> dict[bytes, _Row]:
+        hashes = [token.hash for token in tokens]
         async with line.driver() as driver:
-            if self._database.behind_pgbouncer:
+            if database.behind_pgbouncer:
                 async with driver.transaction(readonly=True):
                     rows = await driver.fetch(_POSTGRESQL, hashes)
             else:
                 rows = await driver.fetch(_POSTGRESQL, hashes)
         return {row["hash"]: row for row in rows}
 
-
-async def _fetch_sqlite(database: Database, token: Token) -> _Row | None:
-    async with database.read() as conn:
-        driver: Any = (await conn.get_raw_connection()).driver_connection
-        now = to_microseconds(await database.now(conn))
-        async with driver.execute(_SQLITE, (token.hash, token.kind.value, now)) as cursor:
-            names = [column[0] for column in cursor.description]
-            values = await cursor.fetchone()
-    return None if values is None else dict(zip(names, values, strict=True)) | {"now": now}
+    return query
 
 
-def _judge(
-    row: _Row,
-    token: Token,
-    moment: Callable[[Any], Any],
-    document: Callable[[Any], Any],
-) -> Authenticated | None:
-    now: datetime = moment(row["now"])
-    session_expires_at: datetime = moment(row["session_expires_at"])
+def _sqlite(database: Database) -> _Query:
+    line = database.sqlite_line("query_only=ON")
+
+    async def query(tokens: Sequence[Token]) -> dict[bytes, _Row]:
+        hashes = {token.hash for token in tokens}
+        return await line.run(lambda conn: {h: row for h in hashes if (row := _read(conn, h))})
+
+    return query
+
+
+def _read(conn: sqlite3.Connection, token_hash: bytes) -> _Row | None:
+    # This process's clock is SQLite's: `Database.now`.
+    now = datetime.now(UTC)
+    found = conn.execute(_SQLITE, (token_hash, to_microseconds(now))).fetchone()
+    if found is None:
+        return None
+    row: dict[str, Any] = dict(found) | {"now": now}
+    for name in _TIMES:
+        if row[name] is not None:
+            row[name] = from_microseconds(row[name])
+    for name in _DOCUMENTS:
+        row[name] = json.loads(row[name])
+    return row
+
+
+def _judge(row: _Row, token: Token) -> Authenticated | None:
+    now: datetime = row["now"]
+    session_expires_at: datetime = row["session_expires_at"]
     if (
         row["retired_at"] is not None
         or row["revoked_at"] is not None
-        or moment(row["token_expires_at"]) <= now
+        or row["token_expires_at"] <= now
         or session_expires_at <= now
     ):
         return None
     if row["suspended_at"] is not None:
         raise Suspended
-    mfa_time = moment(row["mfa_time"])
+    mfa_time = row["mfa_time"]
     principal = Principal(
         id=row["id"],
         kind=PrincipalKind(row["kind"]),
@@ -171,15 +203,15 @@ def _judge(
         provider=row["provider"],
         handle=row["handle"],
         email=row["email"],
-        groups=frozenset(document(row["groups"])),
-        claims=document(row["claims"]),
-        user_names=frozenset(document(row["user_names"])),
+        groups=frozenset(row["groups"]),
+        claims=row["claims"],
+        user_names=frozenset(row["user_names"]),
     )
     return Authenticated(
         context=AuthContext(
             principal=principal,
             login_session_id=row["session_id"],
-            auth_time=moment(row["auth_time"]),
+            auth_time=row["auth_time"],
             mfa_time=mfa_time,
             login_session_expires_at=session_expires_at,
             methods=_FIRST_FACTOR if mfa_time is None else _BOTH_FACTORS,
@@ -189,18 +221,10 @@ def _judge(
         role=row["role"],
         has_confirmed_factor=bool(row["has_factor"]),
         pinned_admin=row["pinned_admin_at"] is not None,
-        may_enrol_until=moment(row["may_enrol_until"]),
+        may_enrol_until=row["may_enrol_until"],
         access_version=row["access_version"],
         now=now,
         client=row["client"],
         job=None if row["job"] is None else Job.from_text(row["job"]),
         has_grants=bool(row["has_grants"]),
     )
-
-
-def _moment(value: int | None) -> datetime | None:
-    return None if value is None else from_microseconds(value)
-
-
-def _as_it_is(value: Any) -> Any:  # noqa: ANN401 - asyncpg has decoded it already
-    return value

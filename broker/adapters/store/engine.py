@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal, cast
 
 import asyncpg
@@ -35,6 +36,7 @@ from broker.adapters.store.opening import (
     take_pgbouncer,
 )
 from broker.adapters.store.outage import PATIENCE, unavailable_when_out
+from broker.adapters.store.sqlite_line import SqliteLine
 
 Dialect = Literal["sqlite", "postgresql"]
 
@@ -69,6 +71,7 @@ class Database:
         self.behind_pgbouncer = behind_pgbouncer
         self._patience = patience
         self._lines: list[Line] = []
+        self._sqlite_lines: list[SqliteLine] = []
         # A lone SELECT needs no BEGIN and ROLLBACK around it, which are two round trips
         # more; PgBouncer needs them, to keep parse and execute on one server connection.
         if self.dialect == "sqlite":
@@ -211,6 +214,13 @@ class Database:
         self._lines.append(line)
         return line
 
+    def sqlite_line(self, *pragmas: str) -> SqliteLine:
+        """A connection of SQLite's to keep, closed with this database at the latest."""
+        path = Path(self.url.database or "").absolute()
+        line = SqliteLine(path, pragmas, self.replace_connections)
+        self._sqlite_lines.append(line)
+        return line
+
     async def now(self, conn: AsyncConnection) -> datetime:
         """The database's clock, UTC: the time that decides, the same for all replicas.
 
@@ -223,9 +233,11 @@ class Database:
         return moment.astimezone(UTC)
 
     async def replace_connections(self) -> None:
-        """After an error of a SQLite writer that does not come through `begin`: connections that
-        read would keep what is broken (`opening`).
+        """After an error of SQLite's on a connection past the pool: all others would keep what is
+        broken (`opening`).
         """
+        for line in self._sqlite_lines:
+            await line.disconnect()
         await self.engine.dispose()
         gc.collect()
 
@@ -233,6 +245,8 @@ class Database:
         """Close every connection."""
         for line in self._lines:
             await line.aclose()
+        for sqlite_line in self._sqlite_lines:
+            await sqlite_line.aclose()
         await self.engine.dispose()
 
     @asynccontextmanager

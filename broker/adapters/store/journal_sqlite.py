@@ -1,7 +1,7 @@
-"""The group commit's SQL on SQLite: one writer thread with a connection of its own.
+"""The group commit's SQL on SQLite, in a thread with a connection of its own.
 
-Owns that thread and connection. Does not own: the order of steps
-(`journal_batch`) and the queue (`journal`).
+Does not own: that thread (`sqlite_line`), the order of steps (`journal_batch`)
+and the queue (`journal`).
 
 BEGIN IMMEDIATE takes the database's one write lock, which here stands for the
 head's row lock, against other connections and other processes alike.
@@ -13,12 +13,10 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from broker.adapters.store.engine import Database
 from broker.adapters.store.journal_batch import (
@@ -31,14 +29,12 @@ from broker.adapters.store.journal_batch import (
     orphaned,
 )
 from broker.adapters.store.journal_jobs import open_jobs_sqlite
-from broker.adapters.store.opening import is_broken
 from broker.adapters.store.outage import PATIENCE, unavailable_when_out
 from broker.adapters.store.records import Linked, LockedHead, head_missing, link
 from broker.adapters.store.utc_time import from_microseconds, to_microseconds
 from broker.audit.record import Attachment, clean, prepare
 from broker.issuance.journal import Intent
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 _RECHECK = """
@@ -95,102 +91,75 @@ class SqliteLedger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._path = Path(database.url.database or "").absolute()
         # Other tasks' transactions queue here too, instead of polling for SQLite's lock.
         self._writer = database.writer or asyncio.Lock()
-        self._thread = ThreadPoolExecutor(1, "audit-writer")
-        self._conn: sqlite3.Connection | None = None
+        self._line = database.sqlite_line("journal_mode=WAL", "synchronous=FULL")
 
     async def flush(self, entries: Sequence[Entry]) -> Flushed:
         """See Ledger."""
         batch = Batch(entries)
-        await self._in_thread(self._flush, batch)
+        await self._alone(partial(_flush, batch))
         return batch.flushed
 
     async def reap(self, older_than: float, limit: int) -> int:
         """See Ledger."""
-        return await self._in_thread(self._reap, older_than, limit)
+        return await self._alone(partial(_reap, older_than, limit))
 
     async def aclose(self) -> None:
         """Close the connection and end the thread."""
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
-        finally:
-            self._thread.shutdown(wait=False)
+        await self._line.aclose()
 
-    async def _in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def _alone(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with unavailable_when_out():
             async with asyncio.timeout(PATIENCE):
                 await self._writer.acquire()
             try:
-                call = partial(work, *args, **kwargs)
-                return await asyncio.get_running_loop().run_in_executor(self._thread, call)
-            except sqlite3.Error as error:
-                if is_broken(error):
-                    await self._database.replace_connections()
-                raise
+                return await self._line.run(work)
             finally:
                 self._writer.release()
 
-    def _flush(self, batch: Batch) -> None:
-        with self._transaction_holding_head() as (conn, head):
-            now = to_microseconds(head.next_time)
-            recheck = batch.live
-            standing = [] if recheck is None else _recheck(conn, recheck, now)
-            moved = [move.id for move in batch.moves(standing) if _move(conn, move, now)]
-            inserted = [intent.id for intent in batch.intents if _insert(conn, intent, now)]
-            open_jobs_sqlite(conn, batch, head)
-            linked, attachments = batch.settle(head, moved, inserted)
-            for late in batch.recordings:
-                conn.execute(_RECORD_LATE, (*_outcome(late), late.id, late.state.value))
-            _append(conn, linked, attachments)
 
-    def _reap(self, older_than: float, limit: int) -> int:
-        with self._transaction_holding_head() as (conn, head):
-            found = conn.execute(
-                _ORPHAN,
-                {
-                    "now": to_microseconds(head.next_time),
-                    "before": to_microseconds(head.now - timedelta(seconds=older_than)),
-                    "limit": limit,
-                },
-            ).fetchall()
-            orphans = [
-                Orphan(**dict(row) | {"requested_at": from_microseconds(row["requested_at"])})
-                for row in found
-            ]
-            prepared = [prepare(clean(orphaned(orphan))) for orphan in orphans]
-            attachments = [one.attachment for one in prepared if one.attachment is not None]
-            _append(conn, link(prepared, head), attachments)
-        return len(orphans)
+# --- In the line's thread ----------------------------------------------------------------------
 
-    @contextmanager
-    def _transaction_holding_head(self) -> Iterator[tuple[sqlite3.Connection, LockedHead]]:
-        conn = self._connect()
-        try:
-            conn.execute("BEGIN IMMEDIATE")
-            yield conn, _read_head(conn)
-            conn.execute("COMMIT")
-        except BaseException:
-            # Closing rolls back, and the next flush begins on a connection known to be good.
-            self._close()
-            raise
 
-    def _connect(self) -> sqlite3.Connection:
-        if self._conn is None:
-            # mode=rw: a file that is gone is not made anew.
-            self._conn = sqlite3.connect(
-                f"{self._path.as_uri()}?mode=rw", uri=True, timeout=PATIENCE, isolation_level=None
-            )
-            self._conn.row_factory = sqlite3.Row
-            for pragma in ("journal_mode=WAL", "synchronous=FULL"):
-                self._conn.execute(f"PRAGMA {pragma}")
-        return self._conn
+def _flush(batch: Batch, conn: sqlite3.Connection) -> None:
+    with _transaction(conn) as head:
+        now = to_microseconds(head.next_time)
+        recheck = batch.live
+        standing = [] if recheck is None else _recheck(conn, recheck, now)
+        moved = [move.id for move in batch.moves(standing) if _move(conn, move, now)]
+        inserted = [intent.id for intent in batch.intents if _insert(conn, intent, now)]
+        open_jobs_sqlite(conn, batch, head)
+        linked, attachments = batch.settle(head, moved, inserted)
+        for late in batch.recordings:
+            conn.execute(_RECORD_LATE, (*_outcome(late), late.id, late.state.value))
+        _append(conn, linked, attachments)
 
-    def _close(self) -> None:
-        if self._conn is not None:
-            self._conn.close()
-            self._conn = None
+
+def _reap(older_than: float, limit: int, conn: sqlite3.Connection) -> int:
+    with _transaction(conn) as head:
+        found = conn.execute(
+            _ORPHAN,
+            {
+                "now": to_microseconds(head.next_time),
+                "before": to_microseconds(head.now - timedelta(seconds=older_than)),
+                "limit": limit,
+            },
+        ).fetchall()
+        prepared = [prepare(clean(orphaned(_orphan(row)))) for row in found]
+        attachments = [one.attachment for one in prepared if one.attachment is not None]
+        _append(conn, link(prepared, head), attachments)
+    return len(found)
+
+
+@contextmanager
+def _transaction(conn: sqlite3.Connection) -> Iterator[LockedHead]:
+    """One transaction that holds the head. What is raised inside closes the connection (see
+    `SqliteLine.run`), and so rolls back.
+    """
+    conn.execute("BEGIN IMMEDIATE")
+    yield _read_head(conn)
+    conn.execute("COMMIT")
 
 
 def _read_head(conn: sqlite3.Connection) -> LockedHead:

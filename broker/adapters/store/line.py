@@ -8,15 +8,19 @@ query (docs/performance.md). It is one of the pool's all the same, which counts 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from broker.adapters.store.outage import PATIENCE, unavailable_when_out
+from broker.adapters.store.outage import PATIENCE, is_out, unavailable_when_out
 
 Driver: TypeAlias = Any  # asyncpg.Connection, which ships no types
+
+_IDLE_BEFORE_PING = 10.0  # seconds; as in the pool
+_PING_PATIENCE = 1.0
 
 
 class Line:
@@ -27,6 +31,7 @@ class Line:
         self._settings = settings
         self._conn: AsyncConnection | None = None
         self._driver: Driver = None
+        self._used_at = 0.0
         self._busy = asyncio.Lock()
 
     @asynccontextmanager
@@ -48,6 +53,7 @@ class Line:
                     # hears no more of.
                     driver.terminate()
                     raise
+                self._used_at = time.monotonic()
 
     async def aclose(self) -> None:
         """Close it. Whoever uses it after all gets a new one."""
@@ -55,7 +61,7 @@ class Line:
             await self._release()
 
     async def _connect(self) -> Driver:
-        if self._driver is not None and not self._driver.is_closed():
+        if self._driver is not None and await self._is_alive(self._driver):
             return self._driver
         await self._release()
         self._conn = await self._engine.connect()
@@ -64,6 +70,22 @@ class Line:
             await driver.execute(f"SET {setting}")
         self._driver = driver
         return driver
+
+    async def _is_alive(self, driver: Driver) -> bool:
+        """So that nobody pays for a line that a firewall dropped while nothing was asked."""
+        if driver.is_closed():
+            return False
+        if time.monotonic() - self._used_at < _IDLE_BEFORE_PING:
+            return True
+        try:
+            async with asyncio.timeout(_PING_PATIENCE):
+                await driver.execute("SELECT 1")
+        except Exception as error:
+            driver.terminate()
+            if not is_out(error):
+                raise
+            return False
+        return True
 
     async def _release(self) -> None:
         conn, self._conn, self._driver = self._conn, None, None
