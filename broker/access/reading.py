@@ -13,32 +13,22 @@ from collections.abc import Iterator, Sequence
 from broker.access.document import Findings, ListNode, MapNode, Node, Scalar
 from broker.access.finding import nearest
 
-NOT_YET = "is not supported yet by this version of the broker"
 _DURATION = re.compile(r"([0-9]{1,9})([smhd]?)", re.ASCII)
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Section:
-    """An object of the file with known keys. `later` are keys of later versions: refused, since
-    a right that is narrowed or widened by them is another right without them.
+    """An object of the file with known keys. Others are refused: a right that is narrowed or
+    widened by them is another right without them.
     """
 
-    def __init__(
-        self,
-        findings: Findings,
-        node: Node,
-        known: Sequence[str],
-        example: str,
-        later: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, findings: Findings, node: Node, known: Sequence[str], example: str) -> None:
         self.findings = findings
         self.whole = node
         self._items = entries(findings, node, example)
         for key, child in self._items.items():
             place = node.keys[key] if isinstance(node, MapNode) else child.place
-            if key in later:
-                findings.add(place, child.path, f"{key} {NOT_YET}", "leave it out")
-            elif key not in known:
+            if key not in known:
                 shown = f"{key[:80]!r} is unknown here"
                 findings.add(place, child.path, shown, nearest(key, known))
 

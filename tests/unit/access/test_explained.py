@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -204,6 +206,31 @@ def test_a_grant_that_is_not_in_force_says_when(begins, ends, failed):
     ]
 
 
+@pytest.fixture
+def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The server's own time zone, which decides nothing."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("in_tokyo")
+def test_the_servers_own_time_zone_decides_nothing():
+    early = replace(grant(), not_before=NOW + timedelta(hours=1))
+    (miss,) = refused(BASE, role="admin", grants=(early,)).near_misses
+    assert miss.unmet[0].cure == "waiting until 2026-11-24T13:00:00Z"
+    # 23:30 of a Tuesday in UTC is a Wednesday in Tokyo.
+    tuesdays = Hours.parse(["Tue 22:00-23:59 UTC", "Sun 02:30-05:00 Europe/Berlin"])
+    late = datetime(2026, 11, 24, 23, 30, tzinfo=UTC)
+    assert tuesdays.remaining(late) == 29 * 60
+    assert tuesdays.next_opening(late) == datetime(2026, 11, 29, 1, 30, tzinfo=UTC)
+    jump = datetime(2026, 3, 29, 1, tzinfo=UTC)
+    assert tuesdays.next_opening(datetime(2026, 3, 28, tzinfo=UTC)) == jump
+    assert jump.tzinfo is tuesdays.next_opening(late).tzinfo  # type: ignore[union-attr]
+
+
 def test_moments_are_told_in_utc_wherever_they_were_written():
     early = replace(grant(), not_before=datetime.fromisoformat("2026-11-25T01:30:00+09:00"))
     (miss,) = refused(BASE, role="admin", grants=(early,)).near_misses
@@ -249,6 +276,10 @@ def test_what_others_have_is_told_with_what_this_person_lacks():
         ["subject", "mode", "reason"],
     ]
     assert isinstance(misses[0].error, NotEntitled)
+    # What this person lacks beside: the age of the factor is hers.
+    stale = entitled(entry(Group("corp/sre"), mfa_within=60))
+    (miss,) = entries_for_others(stale, context(mfa_age=60), "data-reader", facts())
+    assert [unmet.condition for unmet in miss.unmet] == ["subject", "mfa_within"]
 
 
 def test_a_job_needs_no_second_factor():

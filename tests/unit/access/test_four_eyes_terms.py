@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from broker.access.four_eyes import Alone
+from broker.identity.principal import PrincipalKind
 from tests.unit.access.examples import policy
 from tests.unit.access.test_four_eyes import (
     ADA,
@@ -102,3 +105,82 @@ def test_that_one_is_alone_is_judged_again_when_it_counts():
     # A name that is not bound yet is nobody who could approve.
     named = Alone(policy(BASE.replace(ADMINS, "admins: [{user: bob@example.com}]")), ADA.id)
     assert named.holds((known(BOB),))
+
+
+def entries(own: str, other: str, *, issuer: str = "https://ci.example.com") -> str:
+    """A policy that the job `deploy` applies, with another entry beside its own."""
+    return BASE.replace(ADMINS, ADMINS[:-1] + ", {workload: deploy}]") + (
+        "workloads:\n"
+        f"  deploy: {{issuer: https://ci.example.com, audience: a, claims: {{{own}}}}}\n"
+        f"  other: {{issuer: {issuer}, audience: b, claims: {{{other}}}}}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "same_jobs"),
+    [
+        ("sub: x", "sub: x", True),
+        ("sub: x", "sub: y", False),
+        ("sub: {any_of: [x, y]}", "sub: {any_of: [y, z]}", True),
+        ("sub: {any_of: [x, y]}", "sub: {any_of: [z]}", False),
+        ("sub: x/y, n: 1", 'sub: {glob: "x/*"}, n: 1', True),
+        ("sub: x/y, n: 1", 'sub: {glob: "z/*"}, n: 1', False),
+        ('sub: {glob: "x/*"}, n: 1', "sub: x/y, n: 1", True),
+        ('sub: {glob: "x/*"}, n: 1', "sub: z/y, n: 1", False),
+        # Two patterns can't be shown to have nothing in common.
+        ('sub: {glob: "x/*"}, n: 1', 'sub: {re2: "z.+"}, n: 1', True),
+        # Of different claims a job may have both; one in common tells them apart.
+        ("sub: x", "ref: y", True),
+        ("sub: x, ref: y", "ref: z, n: 1", False),
+    ],
+)
+def test_which_entries_could_let_in_the_job_that_applies(own, other, same_jobs):
+    text = entries(own, other)
+    subject = policy(text).workloads["deploy"].subject
+    job = replace(
+        ADA,
+        id="w-aaaabbbbccccdddd",
+        kind=PrincipalKind.WORKLOAD,
+        subject=subject,
+        email=None,
+        groups=frozenset(),
+    )
+    entitled = text.replace(
+        READER, "{role: admin, to: {workload: other}, mode: standing}\n  - " + READER
+    )
+    gains = verdict(entitled, before=text, applier=job, people=(known(BOB),)).gains
+    assert gains == (("workload other gains role admin",) if same_jobs else ())
+    # Another issuer's jobs are never the same ones.
+    elsewhere = entries(own, other, issuer="https://ci.test")
+    entitled = elsewhere.replace(
+        READER, "{role: admin, to: {workload: other}, mode: standing}\n  - " + READER
+    )
+    assert verdict(entitled, before=elsewhere, applier=job, people=(known(BOB),)).gains == ()
+
+
+def test_an_addition_to_oneself_and_to_an_entry_of_the_same_jobs_are_both_told():
+    text = entries("sub: x", "sub: x")
+    job = replace(
+        ADA,
+        kind=PrincipalKind.WORKLOAD,
+        subject=policy(text).workloads["deploy"].subject,
+        email=None,
+        groups=frozenset(),
+    )
+    entitled = text.replace(
+        READER,
+        "{role: admin, to: {workload: deploy}, mode: standing}\n"
+        "  - {role: admin, to: {workload: other}, mode: standing}\n  - " + READER,
+    )
+    assert verdict(entitled, before=text, applier=job, people=(known(BOB),)).gains == (
+        "workload deploy gains role admin",
+        "workload other gains role admin",
+    )
+
+
+def test_a_parameter_that_comes_is_told_by_what_it_stands_in():
+    """Alone it changes nothing; the policy or tag that takes it has changed as well."""
+    after = BASE.replace("parameters: {bucket", "parameters: {unit: {pattern: a}, bucket").replace(
+        'tags: {team: "', 'tags: {team: "{{unit}}'
+    )
+    assert verdict(after).gains == ("role data-reader may allow more: tags changes",)

@@ -219,6 +219,12 @@ def test_its_json_says_whom_the_new_policys_names_mean():
     }
 
 
+def test_a_name_may_hold_spaces():
+    change = Change("right", "admin", None, "standing", subject="group corp/site reliability")
+    told = line(change, groups={"corp/site reliability": Members(1, (ADA,))})
+    assert told.endswith("  [1 known: ada@example.com]")
+
+
 def test_a_workload_is_nobody_to_look_up():
     parsed = policy(NAMES)
     assert WorkloadRef("deploy", "https://ci.example.com") in {

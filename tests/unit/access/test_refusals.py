@@ -85,6 +85,20 @@ def test_a_bare_name_means_the_one_provider_there_is(providers, said):
     assert said in found
 
 
+def test_an_unqualified_name_is_repeated_in_part():
+    name = "x" * 200
+    shown = repr(name[:80])
+    text = f"version: 1\nadmins: [{{group: {name}}}]"
+    assert str(refusal(text, frozenset())) == (
+        f"line 2, column 18 (admins[0].group): group {shown}: no provider is configured; "
+        "configure [[oidc]] first"
+    )
+    assert str(refusal(text, frozenset({"a", "b"}))) == (
+        f"line 2, column 18 (admins[0].group): group {shown} is ambiguous with 2 providers; "
+        f"write a/{name[:80]} or b/{name[:80]}"
+    )
+
+
 ARN = "arn:aws:iam::999988887777"
 
 

@@ -73,6 +73,12 @@ def test_a_delegated_admin_administers_the_roles_of_its_entry(changes, pinned, r
     )
 
 
+def test_nobody_is_pinned_unless_it_is_said():
+    someone = person(id="p-eeeeffffgggghhhh", groups=frozenset())
+    assert not may_administer(DELEGATED, someone, "admin")
+    assert administered_roles(DELEGATED, someone) == frozenset()
+
+
 def test_a_delegated_admin_is_no_admin():
     assert is_delegated_admin(DELEGATED, person())
     assert not is_delegated_admin(DELEGATED, person(suspended_at=NOW))

@@ -109,6 +109,8 @@ def test_values_with_a_meaning_of_their_own_are_refused(value):
         TEMPLATE.render({**GOOD, "bucket": value})
     assert refused.value.name == "bucket"
     assert not refused.value.missing
+    assert refused.value.problem == value_problem(value)
+    assert str(refused.value) == f"bucket {value_problem(value)}"
     if len(value) > 1:
         assert value not in str(refused.value)
 
@@ -120,12 +122,31 @@ def test_a_missing_value_denies(name):
         TEMPLATE.render(values)
     assert refused.value.name == name
     assert refused.value.missing
+    assert str(refused.value) == f"{name} has no value"
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("", "is empty"),
+        ("a*", "holds one of * ? $ { } quotes or backslash"),
+        ("a`b", "holds one of * ? $ { } quotes or backslash"),
+        ("a\nb", "holds a control or unprintable character"),
+        ("a/b: c", None),
+    ],
+)
+def test_what_a_value_may_not_hold(value, problem):
+    assert value_problem(value) == problem
 
 
 def test_what_a_person_can_set_at_their_provider_never_spans_parts_of_an_arn():
     for value in ("other/secret", "x:y"):
-        with pytest.raises(ValueRefused, match=r"principal\.handle"):
+        with pytest.raises(ValueRefused) as refused:
             TEMPLATE.render({**GOOD, "principal.handle": value})
+        assert not refused.value.missing
+        assert str(refused.value) == (
+            "principal.handle holds / or :, which may not stand in a session policy"
+        )
         assert TEMPLATE.render({**GOOD, "prefix": value})
 
 
