@@ -169,7 +169,7 @@ COPY = 'account: test, role_arn: "arn:aws:iam::444455556666:role/Copy", unscoped
 
 @pytest.mark.parametrize(("old", "new", "most", "said"), LIMITS)
 def test_a_limit_is_at_most_and_not_below(old, new, most, said):
-    assert policy(changed(old, new(most)))
+    assert policy(changed(old, new(most))).roles
     (finding,) = refusal(changed(old, new(most + 1))).findings
     assert said in f"{finding.message}; {finding.instead}"
 

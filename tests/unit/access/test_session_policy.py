@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -20,7 +21,9 @@ READ = {"Sid": "Read", "Effect": "Allow", "Action": "s3:Get*", "Resource": "*"}
 READ_SENT = '{"Sid":"Read","Effect":"Allow","Action":"s3:Get*","Resource":"*"}'
 
 
-def sent(role: Role, own: dict[str, object] | None, *restrict: dict[str, object]) -> str | None:
+def sent(
+    role: Role, own: Mapping[str, object] | None, *restrict: Mapping[str, object]
+) -> str | None:
     return assemble(role, own, denials(role, Organization(deny=(DENY,)), restrict))
 
 
