@@ -207,8 +207,8 @@ def _known_operator(operator: object) -> bool:
     name = operator
     for prefix in _SET_OPERATORS:
         name = name.removeprefix(prefix)
-    if name.endswith("IfExists"):  # Null asks for existence already
-        name = name.removesuffix("IfExists").removesuffix("Null")
+    if name != "NullIfExists":  # Null asks for existence already
+        name = name.removesuffix("IfExists")
     return name in _OPERATORS and operator.count(":") <= 1
 
 

@@ -409,6 +409,26 @@ def test_condition_operators(operator):
     assert not list(statement_faults({**GOOD, "Condition": {operator: {"aws:x": ["y", 1, True]}}}))
 
 
+@pytest.mark.parametrize(
+    "operator",
+    [
+        "ForAllValues:ForAnyValue:StringLike",
+        "ForAnyValue:ForAnyValue:StringLike",
+        "StringEqualsNullIfExists",
+        "StringEqualsNull",
+        "NullStringEqualsIfExists",
+        "StringEqualsIfExistsIfExists",
+        "IfExists",
+        "stringequals",
+    ],
+)
+def test_what_only_looks_like_a_condition_operator(operator):
+    condition = {operator: {"aws:x": "y"}}
+    (fault,) = statement_faults({**GOOD, "Condition": condition})
+    assert fault.path == ("Condition", operator)
+    assert fault.message == f"{operator!r} is no condition operator"
+
+
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: (

@@ -99,6 +99,14 @@ def test_an_unqualified_name_is_repeated_in_part():
     )
 
 
+def test_one_more_than_the_limit_of_tags_says_the_limit():
+    tags = _numbered("t{}: x", 49)
+    (finding,) = refusal(changed('team: "{{', f'{tags}, team: "{{{{')).findings
+    assert str(finding) == (
+        "line 19, column 11 (roles.data-reader.tags): there are 50 tags; write at most 49"
+    )
+
+
 ARN = "arn:aws:iam::999988887777"
 
 
