@@ -257,6 +257,15 @@ def test_each_change_of_a_workload_is_told(old, new, told):
     )
 
 
+def test_a_preset_that_is_named_is_told():
+    """It says nothing of the claims, and decides which of them there are."""
+    ids = WORKLOAD.replace('sub: x, ref: {glob: "v*"}', 'project_id: "1", namespace_id: "2"')
+    named = ids.replace("    claims", "    preset: gitlab, claims")
+    assert diff_lines(diff_policies(policy(FILE + ids), policy(FILE + named))) == (
+        "~ workload deploy preset: none -> gitlab",
+    )
+
+
 def test_a_workload_comes_and_goes():
     whole = (
         "workload deploy: issuer https://ci.example.com, audience broker, "

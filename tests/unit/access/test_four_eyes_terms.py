@@ -184,3 +184,17 @@ def test_a_parameter_that_comes_is_told_by_what_it_stands_in():
         'tags: {team: "', 'tags: {team: "{{unit}}'
     )
     assert verdict(after).gains == ("role data-reader may allow more: tags changes",)
+
+
+def test_what_is_for_others_hides_nothing_that_stands_after_it():
+    first_others = BASE.replace(
+        READER,
+        "{role: admin, to: {group: others}, mode: standing}\n"
+        "  - {role: admin, to: {group: analysts}, mode: standing}\n  - " + READER,
+    )
+    assert verdict(first_others).gains == ("group corp/analysts gains role admin",)
+    delegated = BASE.replace(
+        "{group: corp/leads, accounts: [test]}",
+        "{group: corp/others, accounts: [test]}, {group: corp/leads, accounts: [test, prod]}",
+    )
+    assert verdict(delegated).gains == ("group corp/leads becomes a delegated admin, or of more",)

@@ -137,6 +137,7 @@ def test_patterns_and_the_longest_value_they_admit(pattern, width):
             "[a",
             UNCLEAR.format("'[a'"),
         ),
+        (f"[{'a' * 40}", UNCLEAR.format(repr("[" + "a" * 19))),
         (
             "a{1,2000}",
             "'a{1,2000}' is no pattern of RE2; see https://github.com/google/re2/wiki/Syntax",
@@ -185,6 +186,7 @@ def test_values(parameter, value, message):
     ("pattern", "width"),
     [
         ("a|bc|d", 2),
+        ("(?:a)(bc)", 3),
         ("(?:a|bc)(?:d|ef)?", 4),
         ("a??b", 2),
         ("a{2}?b", 3),

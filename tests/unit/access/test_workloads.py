@@ -161,7 +161,7 @@ def test_an_issuer_on_this_machine_may_be_plain_http(issuer: str) -> None:
 
 def test_an_entry_becomes_a_workload_whole() -> None:
     text = entry(
-        'sub: {glob: "a/*"}, "x.y": {any_of: [a, 1, true, "1"]}, org: {re2: "a+"}, n: 7',
+        'sub: {glob: "aX/*"}, "x.y": {any_of: [a, 1, true, "1"]}, org: {re2: "a+"}, n: 7',
         issuer=OTHER,
     )
     assert parsed(text).workloads == {
@@ -171,7 +171,7 @@ def test_an_entry_becomes_a_workload_whole() -> None:
             audience="https://broker.example.com",
             preset=None,
             claims={
-                "sub": Glob("a/*"),
+                "sub": Glob("aX/*"),
                 "x.y": Exactly(("a", 1, True, "1")),
                 "org": Re2("a+"),
                 "n": Exactly((7,)),
@@ -294,6 +294,15 @@ def test_a_job_reviews_no_request_and_audits_nothing() -> None:
 
 def beside(other: str) -> str:
     return FILE.format(entry=f"{entry()}\n  other: {other}", admin="", more="")
+
+
+def test_each_entry_is_read_whatever_the_one_before_it_is() -> None:
+    file = FILE.format(entry="{}\n  other: {issuer: 7}", admin="", more="")
+    assert [finding.partition(":")[0] for finding in file_refusal(file)] == [
+        *["line 7, column 11 (workloads.deploy)"] * 3,
+        *["line 8, column 10 (workloads.other)"] * 2,
+        "line 8, column 19 (workloads.other.issuer)",
+    ]
 
 
 def test_two_entries_for_the_same_jobs_are_refused() -> None:
