@@ -404,7 +404,7 @@ def _is_issuer(url: str) -> bool:
         return False
     if not parts.hostname or port == 0 or parts.username is not None:
         return False
-    if parts.query or parts.fragment or "?" in url or "#" in url:
+    if "?" in url or "#" in url:
         return False
     loopback = parts.hostname in ("localhost", "127.0.0.1", "::1")
     return parts.scheme == "https" or (parts.scheme == "http" and loopback)
