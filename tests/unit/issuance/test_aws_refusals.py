@@ -56,10 +56,11 @@ def test_names_that_an_account_can_have_once() -> None:
 
 
 def test_hops_that_lead_to_each_other() -> None:
-    a, b = arn("A"), arn("B")
-    assert refusal(of(entry("ab", b, via=[a]), entry("ba", a, via=[b]))) == (
-        f"{a} and {b} lead to each other by way of their hops: neither can be made before the other"
-    )
+    a, b, c = arn("A"), arn("B"), arn("C")
+    said = "{} and {} lead to each other by way of their hops: neither can be made before the other"
+    assert refusal(of(entry("ab", b, via=[a]), entry("ba", a, via=[b]))) == said.format(a, b)
+    ring = of(entry("ab", b, via=[a]), entry("bc", c, via=[b]), entry("ca", a, via=[c]))
+    assert refusal(ring) == said.format(a, c)
 
 
 def test_more_managed_policies_than_a_role_takes() -> None:
