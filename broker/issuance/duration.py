@@ -63,7 +63,7 @@ def report(
     login_session_expires_at: datetime,
     chained: bool,
     now: datetime,
-    session_limit: str = "login_session_remaining",
+    session_limit: str,
 ) -> DurationReport:
     """What is granted of `requested` seconds, or of the role's default.
 
