@@ -52,7 +52,7 @@ ODD = 'quo"ted \\ back\\\\slash \x01\n\t\x1f línea \u2028 \U0001f511'
 
 
 @pytest.mark.parametrize("text", ["plain", ODD, "", "\\", '"'])
-@pytest.mark.parametrize("other", ["other", "x" * 500, ""])
+@pytest.mark.parametrize("other", ["OTHER XX", "x" * 500, ""])
 def test_a_record_with_other_values_is_recognised(text: str, other: str) -> None:
     shapes = learnt(record(1, text))
     for seq in (2, 10, 999_999_999_999_999):
@@ -62,6 +62,7 @@ def test_a_record_with_other_values_is_recognised(text: str, other: str) -> None
 
 def test_texts_to_escape_are_recognised_once_a_record_had_some() -> None:
     assert not known(learnt(record(1)), record(2, ODD))
+    assert known(learnt(record(1, 'a"b')), record(2, "c\\d"))
     both = learnt(record(1), record(2, ODD))
     for seq, text in enumerate(["plain", ODD, "plain", "plain", ODD, 'a"b', "é", "\x7f"], 3):
         assert known(both, record(seq, text))
