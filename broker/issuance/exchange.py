@@ -433,9 +433,9 @@ def _exchanged(
 
 
 def _error_of(rejection: Rejection) -> CiTokenRejected:
-    retry = {} if rejection.retry_after is None else {"retry_after": rejection.retry_after}
     if not rejection.may_tell:
         # Anybody can have a token of a public platform: what the policy asks for is not theirs.
         detail = "The access policy admits no job with these claims; the broker's log says more."
-        return CiTokenRejected(detail, extra=retry)
+        return CiTokenRejected(detail)
+    retry = {} if rejection.retry_after is None else {"retry_after": rejection.retry_after}
     return CiTokenRejected(f"The CI job's token was not accepted: {rejection.reason}.", extra=retry)

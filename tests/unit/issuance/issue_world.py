@@ -50,6 +50,12 @@ roles:
     via: [arn:aws:iam::999988887777:role/Hub, arn:aws:iam::111122223333:role/Gate]
     external_id: canary-external-id
     unscoped: true
+  beyond:
+    description: Behind one hop
+    account: prod
+    role_arn: arn:aws:iam::111122223333:role/Beyond
+    via: [arn:aws:iam::999988887777:role/Hub]
+    unscoped: true
 entitlements:
   - role: reader
     to: {group: corp/analysts}
@@ -57,6 +63,7 @@ entitlements:
     max_duration: 2h
     require: {networks: [10.0.0.0/8], reason: true}
   - {role: far, to: {group: corp/analysts}, mode: standing}
+  - {role: beyond, to: {group: corp/analysts}, mode: standing}
 """,
     providers=frozenset({"corp"}),
     number=7,

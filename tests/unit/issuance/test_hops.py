@@ -58,3 +58,10 @@ async def test_a_direct_role_has_no_hops_in_its_record():
     world = World()
     await world.issue()
     assert all("hops" not in event.detail for event in world.events)
+
+
+async def test_over_one_hop_its_keys_make_the_call():
+    world = World()
+    issued = await world.issue(CredentialRequest("beyond"))
+    assert world.used == [None, "ASIAEXAMPLE000000001"]
+    assert issued.credentials.access_key_id == "ASIAEXAMPLE000000002"

@@ -17,6 +17,8 @@ from broker.errors import (
     Suspended,
 )
 from broker.identity.job_store import NotExchanged
+from broker.identity.presets import GITLAB
+from broker.identity.trust import Exactly
 from broker.issuance.exchange import Rejection
 from tests.unit.issuance.issue_world import no_audit
 from tests.unit.issuance.job_world import (
@@ -197,6 +199,35 @@ async def test_the_claim_that_failed_is_in_the_record_whatever_it_is_called(worl
     with pytest.raises(CiTokenRejected):
         await world.admit(minted(), policy)
     assert world.journal.events[0].detail["claims"]["actor"] == "mallory"
+
+
+async def test_the_nearest_entry_alone_says_which_claims_failed(world):
+    text = POLICY_TEXT.replace(
+        'ref: {glob: "refs/tags/*"}', 'ref: {glob: "refs/tags/*"}, actor: al'
+    )
+    with pytest.raises(CiTokenRejected):
+        await world.admit(minted(ref="refs/heads/feature"), parsed(text, 8))
+    detail = world.journal.events[0].detail
+    assert detail["reason"] == "no workload entry admits it; deploy fails by ref"
+    assert "actor" not in detail["claims"]
+    assert [near["workload"] for near in detail["near"]] == ["deploy", "release", "trial"]
+
+
+async def test_a_single_entry_of_another_platform(world):
+    """Its tokens name the project in other words, and some by numbers."""
+    claims = {"namespace_id": Exactly(("7",)), "project_id": Exactly(("42",))}
+    entry = replace(POLICY.workloads["deploy"], preset=GITLAB, claims=claims)
+    token = minted(project_path="octo/repo", project_id="666", namespace_id="7", runner_id=12)
+    with pytest.raises(CiTokenRejected):
+        await world.admit(token, replace(POLICY, workloads={"deploy": entry}))
+    assert world.journal.events[0].detail["claims"] == {
+        "namespace_id": "7",
+        "project_id": "666",
+        "project_path": "octo/repo",
+        "ref": "refs/heads/main",
+        "runner_id": 12,
+        "sub": "repo:octo/repo:ref:refs/heads/main",
+    }
 
 
 @pytest.mark.parametrize("role", [None, "nothing"])
