@@ -242,13 +242,13 @@ def test_a_tag_that_aws_would_refuse():
 def test_of_a_tag_with_a_wrong_character_the_parameter_is_blamed_before_the_login():
     """Whoever asks can change that."""
     wide = replace(READER.parameters["prefix"], pattern="[a-z,]+")
-    role = replace(READER, parameters={**READER.parameters, "prefix": wide})
+    role = replace(READER, parameters={**READER.parameters, "zone": wide})
     said = " holds a character that AWS takes in no tag."
-    for text in ("{{principal.id}} {{prefix}}", "{{prefix}} {{principal.id}}"):
+    for text in ("{{principal.id}} {{zone}}", "{{zone}} {{principal.id}}"):
         tagged = replace(role, tags={"p": TextTemplate.parse(text)})
         with pytest.raises(InvalidRequest) as caught:
-            scoped(tagged, parameters={"bucket": "logs", "prefix": "a,b"})
-        assert caught.value.detail == "Parameter prefix" + said
+            scoped(tagged, parameters={"bucket": "logs", "zone": "a,b"})
+        assert caught.value.detail == "Parameter zone" + said
     of_login = replace(role, tags={"p": TextTemplate.parse("{{principal.claims.team}}")})
     with pytest.raises(NotEntitled) as denied:
         scoped(of_login, who=person(claims={"team": "a,b"}))
@@ -324,6 +324,11 @@ def test_session_names_are_legal_whatever_people_are_called(handle):
     assert session_name(handle, "iss-" + "b" * 26) != name
 
 
+def test_session_names_are_readable_and_as_long_as_aws_takes():
+    assert session_name("Ada Æ", ISSUANCE) == f"Ada---{ISSUANCE}"
+    assert session_name("x" * 80, ISSUANCE) == f"{'x' * 33}-{ISSUANCE}"
+
+
 _PARAMETERS = st.dictionaries(
     st.sampled_from(["bucket", "prefix"]), st.text(max_size=6) | st.sampled_from(["logs", "a-1"])
 )
@@ -354,6 +359,8 @@ def test_hops_set_identity_and_transitive_tags_once_and_may_only_go_on(via):
     path = (*via, role.role_arn)
     assert tuple(call.role_arn for call in made.calls) == path
     for place, hop in enumerate(made.hops):
+        assert (hop.partition, hop.region) == ("aws", "eu-west-1")
+        assert hop.role_session_name == made.call.role_session_name
         assert hop.duration_seconds == 900
         assert hop.external_id is None
         assert hop.policy_arns == ()
