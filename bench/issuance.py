@@ -17,6 +17,7 @@ Ratios (the gate, and what is aimed for):
   p50_c1_30ms_vs_delay    median of a lone caller, of STS's 30 ms  at most 1.2
   rate_c32_30ms_vs_ideal  rate at 32 callers, of 32 / 30 ms        at least 0.7
   cold_128_vs_warm        time to answer 128 callers at once: a server just started, of a warm one
+  sqlite_vs_postgresql_c32  rate at 32 callers of a broker on SQLite, of one on PostgreSQL
 """
 
 from __future__ import annotations
@@ -52,27 +53,34 @@ RATIOS = (
     "p50_c1_30ms_vs_delay",
     "rate_c32_30ms_vs_ideal",
     "cold_128_vs_warm",
+    "sqlite_vs_postgresql_c32",
 )
 
 
 @dataclass
 class Stage:
-    """Everything that takes part. `tokens`: one a person, for each has a limit."""
+    """Everything that takes part. `tokens`: by a broker's port, one a person, for each has a
+    limit.
+    """
 
     folder: Path
     load: Worker
     boto3: Worker
     floor: Service
     broker: Service
+    on_sqlite: Service
     sts: Service
-    tokens: list[str]
+    tokens: dict[int, list[str]]
 
     def ask(self, service: Service, callers: int, seconds: float | None) -> dict[str, Any]:
         """What the load saw of `service`, and the CPU seconds of its process an answer."""
         before = service.cpu_seconds
         seen = self.load.ask(
             port=service.port,
-            requests=[_request(token) for token in self.tokens],
+            # The floor reads no token, but as many bytes.
+            requests=[
+                _request(t) for t in self.tokens.get(service.port, self.tokens[self.broker.port])
+            ],
             callers=callers,
             seconds=seconds,
         )
@@ -125,14 +133,20 @@ def stage(profile: Path | None = None) -> Iterator[Stage]:
         for service in (sts, floor):
             service.start()
             stack.callback(service.stop)
-        broker = _broker(folder, url, sts.port, profile)
-        tokens = people.admit(url, CROWD)
-        broker.start()
-        stack.callback(broker.stop)
+        broker = _broker(folder / "postgresql", url, sts.port, profile)
+        file = f"sqlite+aiosqlite:///{folder}/broker.db"
+        on_sqlite = _broker(folder / "sqlite", file, sts.port, None)
+        tokens = {
+            broker.port: people.admit(url, CROWD),
+            on_sqlite.port: people.admit(file, CROWD),
+        }
+        for service in (broker, on_sqlite):
+            service.start()
+            stack.callback(service.stop)
         load, boto3 = Worker("load.py"), Worker("floor_boto3.py")
         stack.callback(load.stop)
         stack.callback(boto3.stop)
-        yield Stage(folder, load, boto3, floor, broker, sts, tokens)
+        yield Stage(folder, load, boto3, floor, broker, on_sqlite, sts, tokens)
 
 
 def _service(script: str, folder: Path, **environment: str) -> Service:
@@ -148,6 +162,7 @@ def _service(script: str, folder: Path, **environment: str) -> Service:
 def _broker(folder: Path, url: str, sts_port: int, profile: Path | None) -> Service:
     """Not started yet, but with its keys and a migrated database."""
     port = free_port()
+    folder.mkdir()
     config = folder / "broker.toml"
     config.write_text(people.settings(url, port, sts_port, folder / "keys"))
     program = ["-m", "broker.entry"]
@@ -184,6 +199,13 @@ def measure(on: Stage, table: Table, *, rounds: int, seconds: float) -> dict[str
         ratios["p99_vs_floor_a_c32"].append(own["p99"] / a["p99"])
         ratios["vs_floor_b_c32"].append(own["rate"] / b["rate"])
         ratios["cpu_vs_boto3"].append(own["cpu"] / b["cpu"])
+    on.ask(on.on_sqlite, CALLERS, seconds)
+    for _ in range(rounds):
+        own = table.add(f"broker, {CALLERS} callers", on.ask(on.broker, CALLERS, seconds))
+        other = table.add(
+            f"broker on SQLite, {CALLERS} callers", on.ask(on.on_sqlite, CALLERS, seconds)
+        )
+        ratios["sqlite_vs_postgresql_c32"].append(other["rate"] / own["rate"])
     for callers in (1, CROWD):
         table.add(f"A (row), {callers} callers", on.ask(on.floor, callers, seconds))
         table.add(f"broker, {callers} callers", on.ask(on.broker, callers, seconds))

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from broker.adapters.store.engine import Database
 from broker.adapters.store.utc_time import from_microseconds, to_microseconds
-from broker.adapters.waiting import for_one_of_many
+from broker.adapters.waiting import for_one_of_many, give_way
 from broker.errors import Suspended
 from broker.identity.job import Job
 from broker.identity.principal import AuthContext, Principal, PrincipalKind
@@ -95,6 +95,7 @@ class Lookups:
     def __init__(self, database: Database) -> None:
         self._waiting: list[_Waiting] = []
         self._asking: set[asyncio.Task[None]] = set()
+        self._crowd = 1
         self._idle: list[_Query] = (
             [_sqlite(database)]
             if database.dialect == "sqlite"
@@ -120,8 +121,11 @@ class Lookups:
     async def _ask_for_all(self, query: _Query) -> None:
         try:
             while self._waiting:
+                await give_way(self._crowd)
                 batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
-                await _ask(batch, query)
+                if batch:  # else the other query took them along
+                    self._crowd = len(batch)
+                    await _ask(batch, query)
         finally:
             self._idle.append(query)
 

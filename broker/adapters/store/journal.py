@@ -34,7 +34,7 @@ from broker.adapters.store.journal_observer import JournalObserver, Unobserved
 from broker.adapters.store.journal_postgresql import PostgresLedger
 from broker.adapters.store.journal_sqlite import SqliteLedger
 from broker.adapters.store.outage import PATIENCE
-from broker.adapters.waiting import is_set_within
+from broker.adapters.waiting import give_way, is_set_within
 from broker.audit.checkpoint import Checkpoint
 from broker.audit.note import CannotSign, Signer
 from broker.audit.receipt import Receipt, ReceiptKey
@@ -264,12 +264,14 @@ class GroupCommitJournal:
             timer.cancel()
 
     async def _append_batches(self) -> None:
+        size = 1
         while True:
             while not self._waiting:
                 if self._stopping:
                     return
                 self._wake.clear()
                 await self._wake.wait()
+            await give_way(size)
             size = min(len(self._waiting), _MAX_BATCH)
             await self._append_batch([self._waiting.popleft() for _ in range(size)])
 
