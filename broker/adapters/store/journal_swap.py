@@ -31,12 +31,15 @@ from broker.adapters.store.journal_columns import (
 from broker.adapters.store.line import Driver
 from broker.adapters.store.records import Linked, LockedHead
 
-# $6 is the records' time, and after it comes what each part brings. The time is the database's
-# clock as it was read last and what passed since: exact, unless somebody set the clock.
+# How far the records' time may be from the database's clock. It is that clock as it was read last
+# and what passed since: exact, unless somebody set the clock, or the statement was long on its way.
+_TOLERANCE = timedelta(milliseconds=250)
+
+# $6 is the records' time, and after $7 comes what each part brings.
 _SWAP = """
 WITH clear AS MATERIALIZED (
     SELECT FROM (SELECT clock_timestamp() AS now) AS clock
-     WHERE $6 BETWEEN now - interval '250 ms' AND now + interval '250 ms' {conditions}
+     WHERE $6 BETWEEN now - $7::interval AND now + $7::interval {conditions}
 ), head AS (
     UPDATE audit_head SET seq = $3, chain = $4, tree = $5, time = $6
      WHERE id = 1 AND seq = $1 AND chain = $2 AND EXISTS (SELECT FROM clear)
@@ -44,7 +47,7 @@ WITH clear AS MATERIALIZED (
 ) {changes}
 SELECT clock_timestamp() FROM head
 """
-_FIXED = 6
+_FIXED = 7
 
 
 class _Part(NamedTuple):
@@ -197,6 +200,7 @@ async def swap(
         last.chain,
         linked.growth.after.to_bytes(),
         last.time,
+        _TOLERANCE,
         *chain.from_iterable(brought.values()),
     )
     if now is None:
