@@ -205,12 +205,14 @@ async def test_the_nearest_entry_alone_says_which_claims_failed(world):
     text = POLICY_TEXT.replace(
         'ref: {glob: "refs/tags/*"}', 'ref: {glob: "refs/tags/*"}, actor: al'
     )
+    policy = parsed(text, 8)
+    two = {name: policy.workloads[name] for name in ("publish", "deploy")}
     with pytest.raises(CiTokenRejected):
-        await world.admit(minted(ref="refs/heads/feature"), parsed(text, 8))
+        await world.admit(minted(ref="refs/heads/feature"), replace(policy, workloads=two))
     detail = world.journal.events[0].detail
     assert detail["reason"] == "no workload entry admits it; deploy fails by ref"
     assert "actor" not in detail["claims"]
-    assert [near["workload"] for near in detail["near"]] == ["deploy", "release", "trial"]
+    assert [near["workload"] for near in detail["near"]] == ["deploy", "publish"]
 
 
 async def test_a_single_entry_of_another_platform(world):

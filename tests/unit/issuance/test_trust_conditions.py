@@ -10,7 +10,7 @@ from broker.issuance.rehearsal import rehearse, varying_tags
 from broker.issuance.request import PLACEHOLDER_ID
 from broker.issuance.sts import AssumeRole, CallerIdentity
 from broker.issuance.trust_conditions import Known, holds, keys_of
-from broker.issuance.trust_document import Clause, glob
+from broker.issuance.trust_document import Clause, Statement, glob, read_trust_policy
 from tests.unit.issuance.trust_examples import (
     ACCOUNT,
     HUB,
@@ -236,3 +236,32 @@ def test_a_colon_in_a_name_is_the_names_own() -> None:
 )
 def test_wildcards(pattern: str, value: str, matches: bool) -> None:
     assert glob(pattern, value) is matches
+
+
+def test_a_policy_is_read_as_tolerantly_as_aws_does() -> None:
+    """One statement or many, one name or a list, and values of any scalar type."""
+    condition = {"Bool": {"k:a": True, "k:b": [False, "x"]}, "NumericLessThan": {"k:c": 7}}
+    single = {
+        "Effect": "Allow",
+        "Principal": {"AWS": HUB, "Service": ["ec2.amazonaws.com"]},
+        "Action": "sts:AssumeRole",
+        "Condition": condition,
+    }
+    read = Statement(
+        allow=True,
+        actions=("sts:AssumeRole",),
+        all_but_actions=False,
+        principals=(HUB, "Service ec2.amazonaws.com"),
+        all_but_principals=False,
+        clauses=(
+            Clause("Bool", "k:a", ("true",)),
+            Clause("Bool", "k:b", ("false", "x")),
+            Clause("NumericLessThan", "k:c", ("7",)),
+        ),
+    )
+    assert read_trust_policy({"Statement": single}) == (read,)
+    assert read_trust_policy({"Statement": [single, single]}) == (read, read)
+    inverted = {"Effect": "Deny", "NotPrincipal": "*", "NotAction": ["sts:*", "s3:*"]}
+    assert read_trust_policy({"Statement": inverted}) == (
+        Statement(False, ("sts:*", "s3:*"), True, ("*",), True, ()),
+    )
