@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import select
 import socket
 from collections.abc import Callable, Sequence
 
-from tests.faults.relay import LOOK_UP_EVERY, Relay
+from tests.faults.relay import Relay, readable
 
 PROBE_EVERY = 0.2  # seconds
 
@@ -59,7 +58,7 @@ class Balancer(Relay):
             with server, contextlib.suppress(ConnectionError):
                 other = {client: server, server: client}
                 while not self._over.is_set():
-                    for source in select.select([client, server], [], [], LOOK_UP_EVERY)[0]:
+                    for source in readable(client, server):
                         data = source.recv(65536)
                         if not data:
                             return

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import select
 import socket
 import threading
 
 from sqlalchemy import make_url
 
-from tests.faults.relay import LOOK_UP_EVERY, Relay
+from tests.faults.relay import Relay, readable
 
 
 class Cut(enum.Enum):
@@ -69,7 +68,7 @@ class DatabaseLine(Relay):
         """Until one side ends, or the line is cut."""
         waiting, greeted = b"", False
         while not self._over.is_set():
-            for source in select.select([client, server], [], [], LOOK_UP_EVERY)[0]:
+            for source in readable(client, server):
                 data = source.recv(65536)
                 if not data:
                     return

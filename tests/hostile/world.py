@@ -353,6 +353,8 @@ class World:
             trust_env=False,
             timeout=30,
             verify=_NO_TLS,
+            # Hundreds of people live as long as this process: none keeps a connection.
+            limits=httpx.Limits(max_keepalive_connections=0),
         )
         self._clients.append(client)
         return client

@@ -27,7 +27,6 @@ from tests.sts.misbehaving import (
     replies,
 )
 
-NOW = datetime.now(UTC)
 BOMB = '<!DOCTYPE a [<!ENTITY x "canary"><!ENTITY y "&x;&x;&x;&x;&x;&x;&x;&x;">]>' + good_answer(
     secret="&y;canary-secret-key"
 )
@@ -136,9 +135,9 @@ def reply(body: str | bytes, status: int = 200) -> Reply:
 
 def test_the_expiry_may_differ_by_as_much_as_clocks_may():
     """AWS takes signatures up to five minutes off, so expiries are that far off too."""
-    asked = NOW + timedelta(seconds=3600)
+    asked = datetime.now(UTC) + timedelta(seconds=3600)
     body = good_answer(expiration=(asked + timedelta(minutes=4)).isoformat())
-    assert answer.minted(reply(body), a_call(), NOW).credentials.expiration > asked
+    assert answer.minted(reply(body), a_call(), datetime.now(UTC)).credentials.expiration > asked
 
 
 @pytest.mark.parametrize(
@@ -159,9 +158,9 @@ def test_the_expiry_may_differ_by_as_much_as_clocks_may():
     ],
 )
 def test_what_aws_may_add_or_drop_does_not_matter(extra, percent):
-    assert answer.minted(reply(good_answer(extra=extra)), a_call(), NOW).packed_policy_percent == (
-        percent
-    )
+    assert answer.minted(
+        reply(good_answer(extra=extra)), a_call(), datetime.now(UTC)
+    ).packed_policy_percent == (percent)
 
 
 def test_a_good_answer_reads_as_botocore_reads_it():
@@ -172,7 +171,7 @@ def test_a_good_answer_reads_as_botocore_reads_it():
         {"body": body.encode(), "headers": {}, "status_code": 200},
         model.operation_model("AssumeRole").output_shape,
     )
-    ours = answer.minted(reply(body), a_call(), NOW)
+    ours = answer.minted(reply(body), a_call(), datetime.now(UTC))
     assert ours.credentials.access_key_id == theirs["Credentials"]["AccessKeyId"]
     assert ours.credentials.secret_access_key == theirs["Credentials"]["SecretAccessKey"]
     assert ours.credentials.session_token == theirs["Credentials"]["SessionToken"]
@@ -186,7 +185,7 @@ def test_a_good_answer_reads_as_botocore_reads_it():
 @given(st.binary(max_size=300), st.sampled_from([200, 400, 500]))
 def test_no_bytes_break_the_reader(body, status):
     for read in (
-        lambda r: answer.minted(r, a_call(), NOW),
+        lambda r: answer.minted(r, a_call(), datetime.now(UTC)),
         answer.caller_identity,
         answer.refusal,
     ):
@@ -203,7 +202,7 @@ def test_a_flipped_byte_gives_nobody_elses_credentials(position, byte):
     body = bytearray(good_answer().encode())
     body[position] = byte
     try:
-        minted = answer.minted(reply(bytes(body)), a_call(), NOW)
+        minted = answer.minted(reply(bytes(body)), a_call(), datetime.now(UTC))
     except OddAnswer:
         return
     assert minted.assumed_role_arn == f"arn:aws:sts::111122223333:assumed-role/DataReader/{SESSION}"
@@ -220,5 +219,5 @@ def test_the_caller_identity_is_read():
 
 def test_the_request_id_of_the_header_serves_where_the_body_has_none():
     with pytest.raises(OddAnswer) as caught:
-        answer.minted(reply("garbage"), a_call(), NOW)
+        answer.minted(reply("garbage"), a_call(), datetime.now(UTC))
     assert caught.value.request_id == "req-header"
