@@ -9,7 +9,6 @@ import json
 import re
 import subprocess
 import threading
-import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -37,13 +36,12 @@ class ArgumentWatch:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stop.is_set():
+        while not self._stop.wait(0.01):
             for process in psutil.process_iter():
                 try:
                     self.seen.update(process.cmdline())
                 except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
                     continue
-            time.sleep(0.01)
 
 
 def error_bodies(broker: Deployment, secrets: list[str], token: str) -> list[str]:

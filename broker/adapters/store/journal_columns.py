@@ -5,7 +5,8 @@ Owns the order of columns, which the statements of `journal_postgresql` and `jou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 from broker.adapters.store.journal_batch import Move
@@ -15,49 +16,52 @@ from broker.audit.record import Attachment
 from broker.issuance.journal import Intent
 
 Columns: TypeAlias = tuple[list[Any], ...]
+_Getters: TypeAlias = tuple[Callable[[Any], Any], ...]
+
+
+def _of(*names: str) -> _Getters:
+    return tuple(attrgetter(name) for name in names)
+
+
+_INTENT = _of(
+    "id",
+    "principal_id",
+    "login_session_id",
+    "grant_id",
+    "role",
+    "role_arn",
+    "account_id",
+    "session_name",
+    "source_identity",
+    "duration_seconds",
+    "policy_sha256",
+)
+_MOVE = _of(
+    "id",
+    "state.value",
+    "expires_at",
+    "access_key_id",
+    "assumed_role_arn",
+    "assumed_role_id",
+    "sts_request_id",
+)
+_RECORD = _of("seq", "type", "actor_id", "principal_id", "record", "leaf", "chain")
+_ATTACHMENT = _of("sha256", "body")
 
 
 def intent_columns(intents: Sequence[Intent]) -> Columns:
     """For `issuances`: eleven, all but the state and the time."""
-    return (
-        [i.id for i in intents],
-        [i.principal_id for i in intents],
-        [i.login_session_id for i in intents],
-        [i.grant_id for i in intents],
-        [i.role for i in intents],
-        [i.role_arn for i in intents],
-        [i.account_id for i in intents],
-        [i.session_name for i in intents],
-        [i.source_identity for i in intents],
-        [i.duration_seconds for i in intents],
-        [i.policy_sha256 for i in intents],
-    )
+    return _columns(intents, _INTENT)
 
 
 def move_columns(moves: Sequence[Move]) -> Columns:
     """Seven: which issuance, its new state, and what STS answered."""
-    return (
-        [m.id for m in moves],
-        [m.state.value for m in moves],
-        [m.expires_at for m in moves],
-        [m.access_key_id for m in moves],
-        [m.assumed_role_arn for m in moves],
-        [m.assumed_role_id for m in moves],
-        [m.sts_request_id for m in moves],
-    )
+    return _columns(moves, _MOVE)
 
 
 def record_columns(rows: Sequence[Row]) -> Columns:
     """For `audit_records`: seven, all but the time, which a batch shares."""
-    return (
-        [r.seq for r in rows],
-        [r.type for r in rows],
-        [r.actor_id for r in rows],
-        [r.principal_id for r in rows],
-        [r.record for r in rows],
-        [r.leaf for r in rows],
-        [r.chain for r in rows],
-    )
+    return _columns(rows, _RECORD)
 
 
 def node_columns(growth: Growth) -> Columns:
@@ -72,4 +76,8 @@ def node_columns(growth: Growth) -> Columns:
 
 def attachment_columns(attachments: Sequence[Attachment]) -> Columns:
     """For `audit_attachments`: two."""
-    return [a.sha256 for a in attachments], [a.body for a in attachments]
+    return _columns(attachments, _ATTACHMENT)
+
+
+def _columns(rows: Iterable[Any], getters: _Getters) -> Columns:
+    return tuple(list(map(get, rows)) for get in getters)

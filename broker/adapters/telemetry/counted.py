@@ -46,7 +46,11 @@ class CountedLogins(SqlLoginStore):
         super().__init__(database, deny=deny)
         self._logins = instruments.logins
 
-    async def log_in(self, identity: ProviderIdentity, **asked: Any) -> LoggedIn:  # noqa: ANN401 - as the store has it
+    async def log_in(
+        self,
+        identity: ProviderIdentity,
+        **asked: Any,  # noqa: ANN401 - as the store has it
+    ) -> LoggedIn:
         """Raises Suspended for a suspended principal; login.failed is then recorded."""
         try:
             logged_in = await super().log_in(identity, **asked)
@@ -79,11 +83,21 @@ class CountedFactors(SqlFactorStore):
             self._locks.inc()
         await super().record_failure(event, locked=locked)
 
-    async def burn_totp_step(self, factor_id: str, step: int, **asked: Any) -> Burned:  # noqa: ANN401 - as the store has it
+    async def burn_totp_step(
+        self,
+        factor_id: str,
+        step: int,
+        **asked: Any,  # noqa: ANN401 - as the store has it
+    ) -> Burned:
         """Only ACCEPTED changes anything."""
         return self._counted(await super().burn_totp_step(factor_id, step, **asked))
 
-    async def confirm_factor(self, factor_id: str, step: int, **asked: Any) -> Burned:  # noqa: ANN401 - as the store has it
+    async def confirm_factor(
+        self,
+        factor_id: str,
+        step: int,
+        **asked: Any,  # noqa: ANN401 - as the store has it
+    ) -> Burned:
         """GONE also where the person has a factor by now that this login session never showed."""
         return self._counted(await super().confirm_factor(factor_id, step, **asked))
 

@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - faults as people read them, each in one line
 """What the grammar of session policies takes, and what it refuses with its place."""
 
 from __future__ import annotations
@@ -13,6 +12,19 @@ from broker.access.finding import Fault, dotted
 from broker.access.grammar import policy_faults, statement_faults
 
 GOOD = {"Sid": "A", "Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::x/*"}
+
+NO_OPERATOR = (
+    "is no condition operator; write one of: ArnEquals, ArnLike, ArnNotEquals, ArnNotLike, "
+    "BinaryEquals, Bool, DateEquals, DateGreaterThan, DateGreaterThanEquals, DateLessThan, "
+    "DateLessThanEquals, DateNotEquals, IpAddress, NotIpAddress, Null, NumericEquals, "
+    "NumericGreaterThan, NumericGreaterThanEquals, NumericLessThan, NumericLessThanEquals, "
+    "NumericNotEquals, StringEquals, StringEqualsIgnoreCase, StringLike, StringNotEquals, "
+    "StringNotEqualsIgnoreCase, StringNotLike"
+)
+NO_VALUES = (
+    "a condition's values are strings, whole numbers or booleans; "
+    "write one, or a list with at least one"
+)
 
 
 def told(faults: Iterator[Fault]) -> list[str]:
@@ -55,7 +67,10 @@ def test_session_policies(changes):
         (
             {"Statement": [GOOD]},
             [
-                ': without Version 2012-10-17 IAM reads ${...} as plain text; write Version: "2012-10-17"'
+                (
+                    ": without Version 2012-10-17 IAM reads ${...} as plain text; write "
+                    'Version: "2012-10-17"'
+                )
             ],
         ),
         (
@@ -89,13 +104,19 @@ def test_session_policies(changes):
         (
             {"Version": "2008-10-17", "Statement": GOOD},
             [
-                'Version: without Version 2012-10-17 IAM reads ${...} as plain text; write Version: "2012-10-17"'
+                (
+                    "Version: without Version 2012-10-17 IAM reads ${...} as plain text; write "
+                    'Version: "2012-10-17"'
+                )
             ],
         ),
         (
             {"Version": None, "Statement": GOOD},
             [
-                'Version: without Version 2012-10-17 IAM reads ${...} as plain text; write Version: "2012-10-17"'
+                (
+                    "Version: without Version 2012-10-17 IAM reads ${...} as plain text; write "
+                    'Version: "2012-10-17"'
+                )
             ],
         ),
         (
@@ -132,11 +153,9 @@ def test_session_policies(changes):
             {
                 "Version": "2012-10-17",
                 "Statement": [GOOD],
-                "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk": 1,
+                "k" * 90: 1,
             },
-            [
-                "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk: 'kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk is unknown here; write one of: Version, Id, Statement"
-            ],
+            [f"{'k' * 90}: '{'k' * 79} is unknown here; write one of: Version, Id, Statement"],
         ),
     ],
 )
@@ -152,25 +171,37 @@ def test_what_is_no_session_policy(document, faults):
         (
             {"Principal": "*"},
             [
-                "Principal: a session policy names no principal: it is the role session's; leave Principal out"
+                (
+                    "Principal: a session policy names no principal: it is the role session's; "
+                    "leave Principal out"
+                )
             ],
         ),
         (
             {"NotPrincipal": {}},
             [
-                "NotPrincipal: a session policy names no principal: it is the role session's; leave NotPrincipal out"
+                (
+                    "NotPrincipal: a session policy names no principal: it is the role "
+                    "session's; leave NotPrincipal out"
+                )
             ],
         ),
         (
             {"NotAction": "s3:*"},
             [
-                ': a statement has exactly one of Action and NotAction; write one of the two, such as Action: ["s3:GetObject"]'
+                (
+                    ": a statement has exactly one of Action and NotAction; write one of the "
+                    'two, such as Action: ["s3:GetObject"]'
+                )
             ],
         ),
         (
             {"NotResource": "*"},
             [
-                ': a statement has exactly one of Resource and NotResource; write one of the two, such as Resource: ["arn:aws:s3:::reports/*"]'
+                (
+                    ": a statement has exactly one of Resource and NotResource; write one of "
+                    'the two, such as Resource: ["arn:aws:s3:::reports/*"]'
+                )
             ],
         ),
         ({"Action": []}, ['Action: is no string; write Action: ["s3:GetObject"]']),
@@ -189,25 +220,37 @@ def test_what_is_no_session_policy(document, faults):
         (
             {"Resource": "bucket"},
             [
-                "Resource: 'bucket' is no resource: an ARN, or * for all; write Resource: [\"arn:aws:s3:::reports/*\"]"
+                (
+                    "Resource: 'bucket' is no resource: an ARN, or * for all; write Resource: "
+                    '["arn:aws:s3:::reports/*"]'
+                )
             ],
         ),
         (
             {"Resource": "arn:aws:s3"},
             [
-                "Resource: 'arn:aws:s3' is no resource: an ARN, or * for all; write Resource: [\"arn:aws:s3:::reports/*\"]"
+                (
+                    "Resource: 'arn:aws:s3' is no resource: an ARN, or * for all; write "
+                    'Resource: ["arn:aws:s3:::reports/*"]'
+                )
             ],
         ),
         (
             {"Condition": []},
             [
-                'Condition: Condition is an object of operators; write {StringEquals: {"aws:PrincipalTag/team": [web]}}'
+                (
+                    "Condition: Condition is an object of operators; write {StringEquals: "
+                    '{"aws:PrincipalTag/team": [web]}}'
+                )
             ],
         ),
         (
             {"Condition": {}},
             [
-                'Condition: Condition is an object of operators; write {StringEquals: {"aws:PrincipalTag/team": [web]}}'
+                (
+                    "Condition: Condition is an object of operators; write {StringEquals: "
+                    '{"aws:PrincipalTag/team": [web]}}'
+                )
             ],
         ),
         (
@@ -216,14 +259,15 @@ def test_what_is_no_session_policy(document, faults):
         ),
         (
             {"Condition": {"NullIfExists": {}}},
-            [
-                "Condition.NullIfExists: 'NullIfExists' is no condition operator; write one of: ArnEquals, ArnLike, ArnNotEquals, ArnNotLike, BinaryEquals, Bool, DateEquals, DateGreaterThan, DateGreaterThanEquals, DateLessThan, DateLessThanEquals, DateNotEquals, IpAddress, NotIpAddress, Null, NumericEquals, NumericGreaterThan, NumericGreaterThanEquals, NumericLessThan, NumericLessThanEquals, NumericNotEquals, StringEquals, StringEqualsIgnoreCase, StringLike, StringNotEquals, StringNotEqualsIgnoreCase, StringNotLike"
-            ],
+            [f"Condition.NullIfExists: 'NullIfExists' {NO_OPERATOR}"],
         ),
         (
             {"Condition": {"Bool": {}}},
             [
-                'Condition.Bool: a condition operator holds an object of keys; write {StringEquals: {"aws:PrincipalTag/team": [web]}}'
+                (
+                    "Condition.Bool: a condition operator holds an object of keys; write "
+                    '{StringEquals: {"aws:PrincipalTag/team": [web]}}'
+                )
             ],
         ),
         (
@@ -232,42 +276,45 @@ def test_what_is_no_session_policy(document, faults):
         ),
         (
             {"Condition": {"Bool": {"aws:x": []}}},
-            [
-                "Condition.Bool.aws:x: a condition's values are strings, whole numbers or booleans; write one, or a list with at least one"
-            ],
+            [f"Condition.Bool.aws:x: {NO_VALUES}"],
         ),
         (
             {"Condition": {"Bool": {"aws:x": None}}},
-            [
-                "Condition.Bool.aws:x: a condition's values are strings, whole numbers or booleans; write one, or a list with at least one"
-            ],
+            [f"Condition.Bool.aws:x: {NO_VALUES}"],
         ),
         (
             {"Condition": {"Bool": {"aws:x": [1.5]}}},
-            [
-                "Condition.Bool.aws:x: a condition's values are strings, whole numbers or booleans; write one, or a list with at least one"
-            ],
+            [f"Condition.Bool.aws:x: {NO_VALUES}"],
         ),
         ({"Sid": 7}, ["Sid: Sid holds letters and digits only; write Sid: ReadReports"]),
         ({"Effect": None}, ["Effect: Effect is Allow or Deny; write Effect: Allow"]),
         (
             {"Action": "s3:Get", "Extra": 1},
             [
-                "Extra: 'Extra' is unknown here; write one of: Sid, Effect, Action, NotAction, Resource, NotResource, Condition"
+                (
+                    "Extra: 'Extra' is unknown here; write one of: Sid, Effect, Action, "
+                    "NotAction, Resource, NotResource, Condition"
+                )
             ],
         ),
         (
             {"Action": "", "Resource": ""},
             [
                 "Action: '' is no action; write Action: [\"s3:GetObject\"]",
-                "Resource: '' is no resource: an ARN, or * for all; write Resource: [\"arn:aws:s3:::reports/*\"]",
+                (
+                    "Resource: '' is no resource: an ARN, or * for all; write Resource: "
+                    '["arn:aws:s3:::reports/*"]'
+                ),
             ],
         ),
         (
             {"Action": ["s3"], "Resource": ["x", 1, "*"]},
             [
                 "Action[0]: 's3' is no action; write Action: [\"s3:GetObject\"]",
-                "Resource[0]: 'x' is no resource: an ARN, or * for all; write Resource: [\"arn:aws:s3:::reports/*\"]",
+                (
+                    "Resource[0]: 'x' is no resource: an ARN, or * for all; write Resource: "
+                    '["arn:aws:s3:::reports/*"]'
+                ),
                 'Resource[1]: is no string; write Resource: ["arn:aws:s3:::reports/*"]',
             ],
         ),
@@ -276,68 +323,73 @@ def test_what_is_no_session_policy(document, faults):
         (
             {"Condition": {"ForAnyValue:ForAllValues:StringLike": {"aws:x": "y"}}},
             [
-                "Condition.ForAnyValue:ForAllValues:StringLike: 'ForAnyValue:ForAllValues:StringLike' is no condition operator; write one of: ArnEquals, ArnLike, ArnNotEquals, ArnNotLike, BinaryEquals, Bool, DateEquals, DateGreaterThan, DateGreaterThanEquals, DateLessThan, DateLessThanEquals, DateNotEquals, IpAddress, NotIpAddress, Null, NumericEquals, NumericGreaterThan, NumericGreaterThanEquals, NumericLessThan, NumericLessThanEquals, NumericNotEquals, StringEquals, StringEqualsIgnoreCase, StringLike, StringNotEquals, StringNotEqualsIgnoreCase, StringNotLike"
+                (
+                    f"Condition.ForAnyValue:ForAllValues:StringLike: "
+                    f"'ForAnyValue:ForAllValues:StringLike' {NO_OPERATOR}"
+                )
             ],
         ),
         (
             {"Condition": {"StringLikeForAnyValue:": {"aws:x": "y"}}},
             [
-                "Condition.StringLikeForAnyValue:: 'StringLikeForAnyValue:' is no condition operator; did you mean StringLike?"
+                (
+                    "Condition.StringLikeForAnyValue:: 'StringLikeForAnyValue:' is no condition "
+                    "operator; did you mean StringLike?"
+                )
             ],
         ),
         (
             {"Condition": {"ForAllValues:": {"aws:x": "y"}}},
-            [
-                "Condition.ForAllValues:: 'ForAllValues:' is no condition operator; write one of: ArnEquals, ArnLike, ArnNotEquals, ArnNotLike, BinaryEquals, Bool, DateEquals, DateGreaterThan, DateGreaterThanEquals, DateLessThan, DateLessThanEquals, DateNotEquals, IpAddress, NotIpAddress, Null, NumericEquals, NumericGreaterThan, NumericGreaterThanEquals, NumericLessThan, NumericLessThanEquals, NumericNotEquals, StringEquals, StringEqualsIgnoreCase, StringLike, StringNotEquals, StringNotEqualsIgnoreCase, StringNotLike"
-            ],
+            [f"Condition.ForAllValues:: 'ForAllValues:' {NO_OPERATOR}"],
         ),
         (
             {"Condition": {1: {"aws:x": "y"}}},
-            [
-                "Condition.1: 1 is no condition operator; write one of: ArnEquals, ArnLike, ArnNotEquals, ArnNotLike, BinaryEquals, Bool, DateEquals, DateGreaterThan, DateGreaterThanEquals, DateLessThan, DateLessThanEquals, DateNotEquals, IpAddress, NotIpAddress, Null, NumericEquals, NumericGreaterThan, NumericGreaterThanEquals, NumericLessThan, NumericLessThanEquals, NumericNotEquals, StringEquals, StringEqualsIgnoreCase, StringLike, StringNotEquals, StringNotEqualsIgnoreCase, StringNotLike"
-            ],
+            [f"Condition.1: 1 {NO_OPERATOR}"],
         ),
         (
             {"Condition": {"BoolIfExistsIfExists": {"aws:x": "y"}}},
-            [
-                "Condition.BoolIfExistsIfExists: 'BoolIfExistsIfExists' is no condition operator; write one of: ArnEquals, ArnLike, ArnNotEquals, ArnNotLike, BinaryEquals, Bool, DateEquals, DateGreaterThan, DateGreaterThanEquals, DateLessThan, DateLessThanEquals, DateNotEquals, IpAddress, NotIpAddress, Null, NumericEquals, NumericGreaterThan, NumericGreaterThanEquals, NumericLessThan, NumericLessThanEquals, NumericNotEquals, StringEquals, StringEqualsIgnoreCase, StringLike, StringNotEquals, StringNotEqualsIgnoreCase, StringNotLike"
-            ],
+            [f"Condition.BoolIfExistsIfExists: 'BoolIfExistsIfExists' {NO_OPERATOR}"],
         ),
         (
             {"Condition": {"StringEquals": []}},
             [
-                'Condition.StringEquals: a condition operator holds an object of keys; write {StringEquals: {"aws:PrincipalTag/team": [web]}}'
+                (
+                    "Condition.StringEquals: a condition operator holds an object of keys; "
+                    'write {StringEquals: {"aws:PrincipalTag/team": [web]}}'
+                )
             ],
         ),
         (
             {"Condition": {"StringEquals": {1: "x"}, "Nope": {}, "Bool": {"aws:x": {}}}},
             [
                 "Condition.StringEquals.1: 1 is no condition key; write one such as aws:SourceIp",
-                "Condition.Nope: 'Nope' is no condition operator; write one of: ArnEquals, ArnLike, ArnNotEquals, ArnNotLike, BinaryEquals, Bool, DateEquals, DateGreaterThan, DateGreaterThanEquals, DateLessThan, DateLessThanEquals, DateNotEquals, IpAddress, NotIpAddress, Null, NumericEquals, NumericGreaterThan, NumericGreaterThanEquals, NumericLessThan, NumericLessThanEquals, NumericNotEquals, StringEquals, StringEqualsIgnoreCase, StringLike, StringNotEquals, StringNotEqualsIgnoreCase, StringNotLike",
-                "Condition.Bool.aws:x: a condition's values are strings, whole numbers or booleans; write one, or a list with at least one",
+                f"Condition.Nope: 'Nope' {NO_OPERATOR}",
+                f"Condition.Bool.aws:x: {NO_VALUES}",
             ],
         ),
         (
             {"Condition": {"Bool": {"aws:x y": "z", "aws:": [True, 1, "x", None]}}},
             [
-                "Condition.Bool.aws:x y: 'aws:x y' is no condition key; write one such as aws:SourceIp",
+                (
+                    "Condition.Bool.aws:x y: 'aws:x y' is no condition key; write one such as "
+                    "aws:SourceIp"
+                ),
                 "Condition.Bool.aws:: 'aws:' is no condition key; write one such as aws:SourceIp",
-                "Condition.Bool.aws:: a condition's values are strings, whole numbers or booleans; write one, or a list with at least one",
+                f"Condition.Bool.aws:: {NO_VALUES}",
             ],
         ),
         (
             {"Condition": None},
             [
-                'Condition: Condition is an object of operators; write {StringEquals: {"aws:PrincipalTag/team": [web]}}'
+                (
+                    "Condition: Condition is an object of operators; write {StringEquals: "
+                    '{"aws:PrincipalTag/team": [web]}}'
+                )
             ],
         ),
         (
-            {
-                "Action": "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
-            },
-            [
-                'Action: \'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx is no action; write Action: ["s3:GetObject"]'
-            ],
+            {"Action": "x" * 90},
+            [f'Action: \'{"x" * 79} is no action; write Action: ["s3:GetObject"]'],
         ),
     ],
 )
@@ -352,22 +404,37 @@ def test_what_is_no_statement(changes, faults):
             {},
             [
                 ": Effect is Allow or Deny; write Effect: Allow",
-                ': a statement has exactly one of Action and NotAction; write one of the two, such as Action: ["s3:GetObject"]',
-                ': a statement has exactly one of Resource and NotResource; write one of the two, such as Resource: ["arn:aws:s3:::reports/*"]',
+                (
+                    ": a statement has exactly one of Action and NotAction; write one of the "
+                    'two, such as Action: ["s3:GetObject"]'
+                ),
+                (
+                    ": a statement has exactly one of Resource and NotResource; write one of "
+                    'the two, such as Resource: ["arn:aws:s3:::reports/*"]'
+                ),
             ],
         ),
         (
             {"Effect": "Deny"},
             [
-                ': a statement has exactly one of Action and NotAction; write one of the two, such as Action: ["s3:GetObject"]',
-                ': a statement has exactly one of Resource and NotResource; write one of the two, such as Resource: ["arn:aws:s3:::reports/*"]',
+                (
+                    ": a statement has exactly one of Action and NotAction; write one of the "
+                    'two, such as Action: ["s3:GetObject"]'
+                ),
+                (
+                    ": a statement has exactly one of Resource and NotResource; write one of "
+                    'the two, such as Resource: ["arn:aws:s3:::reports/*"]'
+                ),
             ],
         ),
         (
             {"NotAction": [1], "NotResource": "x", "Effect": "Allow"},
             [
                 'NotAction[0]: is no string; write NotAction: ["s3:GetObject"]',
-                "NotResource: 'x' is no resource: an ARN, or * for all; write NotResource: [\"arn:aws:s3:::reports/*\"]",
+                (
+                    "NotResource: 'x' is no resource: an ARN, or * for all; write NotResource: "
+                    '["arn:aws:s3:::reports/*"]'
+                ),
             ],
         ),
         ([], [": a statement is an object; write {Effect: ..., Action: ..., ...}"]),

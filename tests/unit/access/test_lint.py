@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - findings as people read them, each in one line
 from __future__ import annotations
 
 import pytest
@@ -33,7 +32,10 @@ def test_a_sound_file_has_one_warning_for_its_unscoped_role():
             "45m",
             "20m",
             [
-                "line 14, column 5 (roles.data-reader.default_duration): with 1200 s SDKs renew credentials nearly all the time; write default_duration: 30m or more"
+                (
+                    "line 14, column 5 (roles.data-reader.default_duration): with 1200 s SDKs "
+                    "renew credentials nearly all the time; write default_duration: 30m or more"
+                )
             ],
         ),
         ("45m", "30m", []),
@@ -41,49 +43,72 @@ def test_a_sound_file_has_one_warning_for_its_unscoped_role():
             '["s3:GetObject"]',
             '"*"',
             [
-                "line 17, column 73 (roles.data-reader.session_policy.Statement[0].Action): Action * narrows next to nothing; name the actions that are needed"
+                (
+                    "line 17, column 73 (roles.data-reader.session_policy.Statement[0].Action): "
+                    "Action * narrows next to nothing; name the actions that are needed"
+                )
             ],
         ),
         (
             '["s3:GetObject"]',
             '["s3:GetObject", "IAM:*"]',
             [
-                "line 17, column 73 (roles.data-reader.session_policy.Statement[0].Action): Action IAM:* narrows next to nothing; name the actions that are needed"
+                (
+                    "line 17, column 73 (roles.data-reader.session_policy.Statement[0].Action): "
+                    "Action IAM:* narrows next to nothing; name the actions that are needed"
+                )
             ],
         ),
         (
             "Action: [",
             "NotAction: [",
             [
-                "line 17, column 73 (roles.data-reader.session_policy.Statement[0].NotAction): Allow with NotAction allows whatever AWS adds later; name what is allowed, or use NotAction in a Deny statement"
+                (
+                    "line 17, column 73 (roles.data-reader.session_policy.Statement[0].NotAction)"
+                    ": Allow with NotAction allows whatever AWS adds later; name what is allowed, "
+                    "or use NotAction in a Deny statement"
+                )
             ],
         ),
         (
             "Resource:",
             "NotResource:",
             [
-                "line 17, column 99 (roles.data-reader.session_policy.Statement[0].NotResource): Allow with NotResource allows whatever AWS adds later; name what is allowed, or use NotResource in a Deny statement"
+                (
+                    "line 17, column 99 (roles.data-reader.session_policy.Statement[0].NotResource)"
+                    ": Allow with NotResource allows whatever AWS adds later; name what is "
+                    "allowed, or use NotResource in a Deny statement"
+                )
             ],
         ),
         (
             "arn:aws:s3",
             "arn:aws-cn:s3",
             [
-                "line 17, column 99 (roles.data-reader.session_policy.Statement[0].Resource): a resource in partition aws-cn: the role is in aws; write arn:aws:..."
+                (
+                    "line 17, column 99 (roles.data-reader.session_policy.Statement[0].Resource): "
+                    "a resource in partition aws-cn: the role is in aws; write arn:aws:..."
+                )
             ],
         ),
         (
             "admins: [{group: corp/platform}]",
             "",
             [
-                "line 1, column 1 (admins): the file names no admin: only a bootstrapped one administers; write admins: [{group: corp/platform}]"
+                (
+                    "line 1, column 1 (admins): the file names no admin: only a bootstrapped "
+                    "one administers; write admins: [{group: corp/platform}]"
+                )
             ],
         ),
         (
             "  - {role: admin, to: {group: sre}, mode: standing}\n",
             "",
             [
-                "line 22, column 3 (roles.admin): nobody can have role admin: it has no entitlement, and no grants; add an entitlement, or drop the role"
+                (
+                    "line 22, column 3 (roles.admin): nobody can have role admin: it has no "
+                    "entitlement, and no grants; add an entitlement, or drop the role"
+                )
             ],
         ),
         ("{1,40}", "+", []),
@@ -91,8 +116,15 @@ def test_a_sound_file_has_one_warning_for_its_unscoped_role():
             '["s3:GetObject"]',
             '["sts:*", "organizations:*", "iam:Get*", "s3:*"]',
             [
-                "line 17, column 73 (roles.data-reader.session_policy.Statement[0].Action): Action organizations:* narrows next to nothing; name the actions that are needed",
-                "line 17, column 73 (roles.data-reader.session_policy.Statement[0].Action): Action sts:* narrows next to nothing; name the actions that are needed",
+                (
+                    "line 17, column 73 (roles.data-reader.session_policy.Statement[0].Action): "
+                    "Action organizations:* narrows next to nothing; name the actions that are "
+                    "needed"
+                ),
+                (
+                    "line 17, column 73 (roles.data-reader.session_policy.Statement[0].Action): "
+                    "Action sts:* narrows next to nothing; name the actions that are needed"
+                ),
             ],
         ),
         (
@@ -107,35 +139,72 @@ def test_a_sound_file_has_one_warning_for_its_unscoped_role():
         ),
         (
             '"arn:aws:s3:::{{bucket}}/{{prefix}}/*"',
-            '["arn:aws:s3:::{{bucket}}/{{prefix}}/*", "arn:*:s3:::x", "*", "arn:aws-us-gov:s3:::x"]',
+            (
+                '["arn:aws:s3:::{{bucket}}/{{prefix}}/*", "arn:*:s3:::x", "*", '
+                '"arn:aws-us-gov:s3:::x"]'
+            ),
             [
-                "line 17, column 99 (roles.data-reader.session_policy.Statement[0].Resource): a resource in partition aws-us-gov: the role is in aws; write arn:aws:..."
+                (
+                    "line 17, column 99 (roles.data-reader.session_policy.Statement[0].Resource): "
+                    "a resource in partition aws-us-gov: the role is in aws; write arn:aws:..."
+                )
             ],
         ),
         (
-            'Statement: [{Effect: Allow, Action: ["s3:GetObject"], Resource: "arn:aws:s3:::{{bucket}}/{{prefix}}/*"}]',
-            'Statement: {Effect: Allow, Action: "*", Resource: "arn:aws:s3:::{{bucket}}/{{prefix}}/*"}',
+            (
+                'Statement: [{Effect: Allow, Action: ["s3:GetObject"], Resource: '
+                '"arn:aws:s3:::{{bucket}}/{{prefix}}/*"}]'
+            ),
+            (
+                'Statement: {Effect: Allow, Action: "*", Resource: '
+                '"arn:aws:s3:::{{bucket}}/{{prefix}}/*"}'
+            ),
             [
-                "line 17, column 72 (roles.data-reader.session_policy.Statement.Action): Action * narrows next to nothing; name the actions that are needed"
+                (
+                    "line 17, column 72 (roles.data-reader.session_policy.Statement.Action): "
+                    "Action * narrows next to nothing; name the actions that are needed"
+                )
             ],
         ),
         (
-            'Statement: [{Effect: Allow, Action: ["s3:GetObject"], Resource: "arn:aws:s3:::{{bucket}}/{{prefix}}/*"}]',
-            'Statement: [{Effect: Allow, Action: ["s3:GetObject"], Resource: "arn:aws:s3:::{{bucket}}/{{prefix}}/*"}, {Effect: Allow, NotAction: "s3:*", NotResource: "arn:aws:s3:::x"}]',
+            (
+                'Statement: [{Effect: Allow, Action: ["s3:GetObject"], Resource: '
+                '"arn:aws:s3:::{{bucket}}/{{prefix}}/*"}]'
+            ),
+            (
+                'Statement: [{Effect: Allow, Action: ["s3:GetObject"], Resource: '
+                '"arn:aws:s3:::{{bucket}}/{{prefix}}/*"}, {Effect: Allow, NotAction: "s3:*", '
+                'NotResource: "arn:aws:s3:::x"}]'
+            ),
             [
-                "line 17, column 166 (roles.data-reader.session_policy.Statement[1].NotAction): Allow with NotAction allows whatever AWS adds later; name what is allowed, or use NotAction in a Deny statement",
-                "line 17, column 185 (roles.data-reader.session_policy.Statement[1].NotResource): Allow with NotResource allows whatever AWS adds later; name what is allowed, or use NotResource in a Deny statement",
+                (
+                    "line 17, column 166 (roles.data-reader.session_policy.Statement[1].NotAction)"
+                    ": Allow with NotAction allows whatever AWS adds later; name what is allowed, "
+                    "or use NotAction in a Deny statement"
+                ),
+                (
+                    "line 17, column 185 (roles.data-reader.session_policy."
+                    "Statement[1].NotResource): Allow with NotResource allows whatever AWS adds "
+                    "later; name what is allowed, or use NotResource in a Deny statement"
+                ),
             ],
         ),
         (
             "  - {role: admin, to: {group: sre}, mode: standing}\n",
             "  - {role: data-reader, to: {group: sre}, mode: standing}\n",
             [
-                "line 22, column 3 (roles.admin): nobody can have role admin: it has no entitlement, and no grants; add an entitlement, or drop the role"
+                (
+                    "line 22, column 3 (roles.admin): nobody can have role admin: it has no "
+                    "entitlement, and no grants; add an entitlement, or drop the role"
+                )
             ],
         ),
         (
-            '  - {role: data-reader, to: {group: corp/analysts}, mode: standing, max_duration: 2h, require: {mfa_within: 8h, networks: [10.0.0.0/8, "2001:db8::/32"], hours: "Mon-Fri 08:00-20:00 Europe/Berlin", reason: true}}\n',
+            (
+                "  - {role: data-reader, to: {group: corp/analysts}, mode: standing, "
+                "max_duration: 2h, require: {mfa_within: 8h, networks: [10.0.0.0/8, "
+                '"2001:db8::/32"], hours: "Mon-Fri 08:00-20:00 Europe/Berlin", reason: true}}\n'
+            ),
             "",
             [],
         ),
@@ -143,7 +212,10 @@ def test_a_sound_file_has_one_warning_for_its_unscoped_role():
             "unscoped: true",
             "default_duration: 1799, unscoped: true",
             [
-                "line 22, column 76 (roles.admin.default_duration): with 1799 s SDKs renew credentials nearly all the time; write default_duration: 30m or more"
+                (
+                    "line 22, column 76 (roles.admin.default_duration): with 1799 s SDKs renew "
+                    "credentials nearly all the time; write default_duration: 30m or more"
+                )
             ],
         ),
     ],
@@ -179,7 +251,9 @@ def test_the_longest_values_and_a_reserve_must_fit():
     (finding,) = _about_size(with_resource(base + 1))
     assert finding.level is Level.WARNING
     assert str(finding) == (
-        "line 17, column 5 (roles.data-reader.session_policy): with the longest values the session policy has 1793 characters, and callers may add 256 with --restrict; AWS takes 2048; shorten it with wildcards, or move statements to a managed policy"
+        "line 17, column 5 (roles.data-reader.session_policy): with the longest values the "
+        "session policy has 1793 characters, and callers may add 256 with --restrict; AWS "
+        "takes 2048; shorten it with wildcards, or move statements to a managed policy"
     )
     # An unbounded pattern is reckoned with the longest value there is.
     (finding,) = _about_size(with_resource(base, "[a-z0-9-]+"))
@@ -206,7 +280,10 @@ def test_what_may_not_pack_is_warned_of():
     (finding,) = packed(with_resource(at_most + 1))
     assert (finding.level, finding.line) == (Level.WARNING, 17)
     assert str(finding) == (
-        "line 17, column 5 (roles.data-reader.session_policy): the session policy may be 898 long: AWS also packs it with the tags into a tighter limit of its own, of which a policy 736 long with 3 tags took 82 %; keep it under 897, or watch packed_policy_percent in the records"
+        "line 17, column 5 (roles.data-reader.session_policy): the session policy may be "
+        "898 long: AWS also packs it with the tags into a tighter limit of its own, of "
+        "which a policy 736 long with 3 tags took 82 %; keep it under 897, or watch "
+        "packed_policy_percent in the records"
     )
     # An unscoped role with long denials of the organization is reckoned like any other.
     denied = ", ".join(f'"svc:Action{number:03}"' for number in range(80))
@@ -222,7 +299,9 @@ def test_a_session_policy_that_never_fits_is_an_error():
     (finding,) = findings
     assert finding.level is Level.ERROR
     assert str(finding) == (
-        "line 17, column 5 (roles.data-reader.session_policy): the session policy has 2243 characters at least; AWS takes 2048; shorten it with wildcards, or move statements to a managed policy"
+        "line 17, column 5 (roles.data-reader.session_policy): the session policy has 2243 "
+        "characters at least; AWS takes 2048; shorten it with wildcards, or move statements "
+        "to a managed policy"
     )
 
 
@@ -241,7 +320,8 @@ def with_workload(claims: str, to: str = "deploy") -> list[str]:
 def test_a_workload_that_can_have_nothing_is_pointed_out():
     (found,) = [one for one in with_workload(", ref: refs/heads/main", to="") if "deploy" in one]
     assert found == (
-        "workloads.deploy: jobs of deploy are let in and can have nothing: no entitlement names it; add an entitlement to: {workload: deploy}, or drop the entry"
+        "workloads.deploy: jobs of deploy are let in and can have nothing: no entitlement "
+        "names it; add an entitlement to: {workload: deploy}, or drop the entry"
     )
     assert not [one for one in with_workload(", ref: refs/heads/main") if "workloads" in one]
 
@@ -250,7 +330,9 @@ def test_a_workload_that_can_have_nothing_is_pointed_out():
 def test_a_github_entry_for_every_branch_is_pointed_out(claims: str):
     (found,) = [one for one in with_workload(claims) if "workloads" in one]
     assert found == (
-        "workloads.deploy.claims: every branch and every workflow of the repository is let in: whoever may push a branch to it can write a job; add ref, environment or job_workflow_ref"
+        "workloads.deploy.claims: every branch and every workflow of the repository is let "
+        "in: whoever may push a branch to it can write a job; add ref, environment or "
+        "job_workflow_ref"
     )
 
 

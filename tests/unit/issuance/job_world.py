@@ -42,7 +42,10 @@ roles:
     tags: {{repository: "{{{{principal.claims.repository}}}}"}}
     session_policy:
       Version: "2012-10-17"
-      Statement: [{{Effect: Allow, Action: ["s3:GetObject"], Resource: "arn:aws:s3:::b/{{{{principal.claims.repository_id}}}}/*"}}]
+      Statement:
+        - Effect: Allow
+          Action: ["s3:GetObject"]
+          Resource: "arn:aws:s3:::b/{{{{principal.claims.repository_id}}}}/*"
   writer:
     account: test
     role_arn: arn:aws:iam::444455556666:role/Writer
@@ -50,18 +53,38 @@ roles:
     managed_policies: ["arn:aws:iam::aws:policy/ReadOnlyAccess"]
     max_grant: 24h
 workloads:
-  deploy: {{issuer: "{ISSUER}", audience: "{AUDIENCE}", claims: {{{IDS}, ref: refs/heads/main}}}}
-  publish: {{issuer: "{ISSUER}", audience: "{AUDIENCE}", reuse: true, max_job: 2h, claims: {{{IDS}, ref: {{glob: "refs/tags/*"}}}}}}
-  release: {{issuer: "{ISSUER}", audience: "{AUDIENCE}", claims: {{{IDS}, ref: {{re2: "refs/tags/.+"}}}}}}
-  trial: {{issuer: "{ISSUER}", audience: "{AUDIENCE}", mode: observe, max_job: 30m, claims: {{{IDS}, ref: refs/heads/trial}}}}
-  forge: {{issuer: "{FORGE}", audience: "broker", algorithms: [RS256], claims: {{sub: "project:1"}}}}
+  deploy:
+    issuer: "{ISSUER}"
+    audience: "{AUDIENCE}"
+    claims: {{{IDS}, ref: refs/heads/main}}
+  publish:
+    issuer: "{ISSUER}"
+    audience: "{AUDIENCE}"
+    reuse: true
+    max_job: 2h
+    claims: {{{IDS}, ref: {{glob: "refs/tags/*"}}}}
+  release:
+    issuer: "{ISSUER}"
+    audience: "{AUDIENCE}"
+    claims: {{{IDS}, ref: {{re2: "refs/tags/.+"}}}}
+  trial:
+    issuer: "{ISSUER}"
+    audience: "{AUDIENCE}"
+    mode: observe
+    max_job: 30m
+    claims: {{{IDS}, ref: refs/heads/trial}}
+  forge:
+    issuer: "{FORGE}"
+    audience: broker
+    algorithms: [RS256]
+    claims: {{sub: "project:1"}}
 entitlements:
   - {{role: reader, to: {{workload: deploy}}, mode: standing, max_duration: 1h}}
   - {{role: reader, to: {{workload: publish}}, mode: standing}}
   - {{role: writer, to: {{workload: release}}, mode: standing}}
   - {{role: reader, to: {{workload: trial}}, mode: standing, require: {{reason: true}}}}
   - {{role: writer, to: {{workload: trial}}, mode: standing}}
-"""  # noqa: E501 - entries of an access policy are read best as one line each
+"""
 
 
 def parsed(text: str, number: int) -> AccessPolicy:

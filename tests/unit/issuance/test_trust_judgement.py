@@ -15,6 +15,7 @@ from tests.unit.issuance.trust_examples import (
     ELSEWHERE,
     EXTERNAL_ID,
     HUB,
+    PASTE,
     ROLE,
     SESSION,
     USER,
@@ -26,8 +27,6 @@ from tests.unit.issuance.trust_examples import (
     without_external_id,
     written,
 )
-
-PASTE = "set the trust policy that `broker access trust-policy data-reader` prints"
 
 
 def only(verdict: Verdict) -> tuple[str, str, str | None]:

@@ -12,6 +12,7 @@ from tests.unit.issuance.trust_examples import (
     ALL,
     EXTERNAL_ID,
     HUB,
+    PASTE,
     SESSION,
     USER,
     document,
@@ -23,7 +24,6 @@ from tests.unit.issuance.trust_examples import (
     written,
 )
 
-PASTE = "set the trust policy that `broker access trust-policy data-reader` prints"
 OWN = "the broker's own policies"
 OTHER = "arn:aws:iam::444455556666:role/Other"
 DELETED = "AROAEXAMPLEEXAMPLE01"

@@ -20,6 +20,7 @@ SESSION = CallerIdentity(ACCOUNT, f"arn:aws:sts::{ACCOUNT}:assumed-role/BrokerHu
 USER = CallerIdentity(ACCOUNT, f"arn:aws:iam::{ACCOUNT}:user/ops/broker")
 ELSEWHERE = CallerIdentity("999988887777", "arn:aws:sts::999988887777:assumed-role/Hub/pod-1")
 ALL = ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"]
+PASTE = "set the trust policy that `broker access trust-policy data-reader` prints"
 EXTERNAL_ID = {"StringEquals": {"sts:ExternalId": "e-4711"}}
 
 
