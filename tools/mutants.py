@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 LIMIT = 0.85
@@ -55,24 +56,31 @@ def row(name: str, counts: Counter[str]) -> str:
     return f"| {name} | {counts.total()} | {counts['killed']} | {share(counts):.1%} |"
 
 
-def main() -> int:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "mutants")
-    modules = {name: Counter(mutants.values()) for name, mutants in read(folder).items()}
+def table(found: dict[str, dict[str, str]]) -> tuple[str, dict[str, Counter[str]]]:
+    """By module, with a line for each package before its own; and the packages' counts."""
+    modules = {name: Counter(mutants.values()) for name, mutants in found.items()}
     packages: dict[str, Counter[str]] = {}
     for name, counts in modules.items():
         packages.setdefault(name.partition("/")[0], Counter()).update(counts)
-    print("| Module | Mutants | Killed | |\n|---|---|---|---|")
+    rows = ["| Module | Mutants | Killed | |", "|---|---|---|---|"]
     for package, counts in packages.items():
-        print(row(f"**{package}**", counts))
-        for name in [name for name in modules if name.startswith(f"{package}/")]:
-            print(row(f"`{name}`", modules[name]))
-    for mutants in read(folder).values():
+        rows.append(row(f"**{package}**", counts))
+        rows += [row(f"`{m}`", modules[m]) for m in modules if m.startswith(f"{package}/")]
+    return "\n".join(rows), packages
+
+
+def main(words: Sequence[str]) -> int:
+    found = read(Path(words[0] if words else "mutants"))
+    text, packages = table(found)
+    print(text)
+    for mutants in found.values():
         for name, what in mutants.items():
             if what != "killed":
                 print(f"{what}: {name}", file=sys.stderr)
     whole = all(counts["not tried"] == 0 for counts in packages.values())
-    return 0 if whole and all(share(counts) >= LIMIT for counts in packages.values()) else 1
+    enough = all(share(counts) >= LIMIT for counts in packages.values())
+    return 0 if packages and whole and enough else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

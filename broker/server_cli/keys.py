@@ -112,7 +112,7 @@ async def _reseal(settings: Settings) -> int:
     async with _database(settings) as database:
         ring = await load_sealing(settings.key_place(settings.keys.sealing), database)
         done = await reseal(database, ring)
-    print(f"Sealed {done.count} secrets again. The current key is {ring.current}.")
+    print(f"Secrets sealed again: {done.count}. The current key is {ring.current}.")
     for principal_id in done.unopened:
         print(
             f"A secret of {principal_id} opens under no key of the ring: restore the key that"

@@ -91,7 +91,7 @@ async def test_every_secret_is_sealed_again_and_opens_as_before(
 
     assert await broker(config, "keys", "reseal") == 0
     ring = FileKeyRing.load(tmp_path / "sealing.json")
-    assert f"Sealed {PEOPLE} secrets again" in capsys.readouterr().out
+    assert f"Secrets sealed again: {PEOPLE}." in capsys.readouterr().out
     sealed = await sealed_in(database)
     assert sorted(sealed) == sorted(people)
     assert {one.key_id for one in sealed.values()} == {ring.current} != {first.current}
@@ -104,7 +104,7 @@ async def test_every_secret_is_sealed_again_and_opens_as_before(
     assert {detail["key"] for detail in details} == {ring.current}
     assert sum(detail["secrets"] for detail in details) == PEOPLE
     assert await broker(config, "keys", "reseal") == 0
-    assert "Sealed 0 secrets again" in capsys.readouterr().out
+    assert "Secrets sealed again: 0." in capsys.readouterr().out
     assert await resealed(database) == details
 
 
@@ -128,7 +128,7 @@ async def test_a_secret_that_nothing_opens_is_named_and_left_alone(
 
     assert await broker(config, "keys", "reseal") == 1
     told = capsys.readouterr()
-    assert "Sealed 1 secrets again" in told.out
+    assert "Secrets sealed again: 1." in told.out
     assert all(f"broker mfa reset {who}" in told.err for who in (lost, moved))
     after = await sealed_in(database)
     assert [after[who] for who in (lost, moved)] == [before[who] for who in (lost, moved)]

@@ -5,10 +5,12 @@ import os
 import signal
 import sqlite3
 import threading
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
 import pytest
+from sqlalchemy import func, select
 
 from broker.adapters.store.engine import Database
 from broker.errors import AuditUnavailable
@@ -79,6 +81,23 @@ class TestPostgresql:
                 assert await driver.fetchval("SELECT pg_backend_pid()") != silent
         finally:
             os.kill(silent, signal.SIGCONT)
+
+    async def test_the_smallest_pool_keeps_connections_beside_the_lines(
+        self, postgresql_url: str
+    ) -> None:
+        """Else each transaction of such a broker would open one and close it again."""
+        database = Database.open(postgresql_url, pool_size=2)
+        pids = []
+        async with AsyncExitStack() as stack:
+            for _ in range(3):
+                await stack.enter_async_context(database.line().driver())
+            for _ in range(4):
+                async with database.begin() as conn:
+                    pids.append((await conn.execute(select(func.pg_backend_pid()))).scalar_one())
+            assert database.in_use == 3
+        assert len(set(pids)) == 1
+        assert database.capacity == 12
+        await database.aclose()
 
     async def test_closing_the_database_closes_it(self, postgresql_url: str) -> None:
         database, other = Database.open(postgresql_url), Database.open(postgresql_url)

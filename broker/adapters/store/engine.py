@@ -43,6 +43,10 @@ Dialect = Literal["sqlite", "postgresql"]
 _POOL_SIZE = 10
 # Beyond `pool_size`, on PostgreSQL; closed again when they are given back.
 _OVERFLOW = 10
+# Connections that are not closed when they are given back: those that `line` keeps, of which a
+# server has three, and a few for everybody. In a pool as small as the lines alone, each transaction
+# would connect anew.
+_LEAST_KEPT = 6
 
 
 class Database:
@@ -102,8 +106,9 @@ class Database:
         """
         parsed = parse(url)
         sqlite = parsed.get_backend_name() == "sqlite"
-        overflow = 0 if sqlite else _OVERFLOW
-        pool = {"pool_size": pool_size, "max_overflow": overflow, "pool_timeout": patience}
+        capacity = pool_size if sqlite else pool_size + _OVERFLOW
+        kept = pool_size if sqlite else max(pool_size, _LEAST_KEPT)
+        pool = {"pool_size": kept, "max_overflow": capacity - kept, "pool_timeout": patience}
         behind_pgbouncer = False
         if sqlite:
             create_private(parsed)
@@ -117,7 +122,7 @@ class Database:
             engine,
             patience=patience,
             behind_pgbouncer=behind_pgbouncer,
-            capacity=pool_size + overflow,
+            capacity=capacity,
             on_wait=on_wait,
         )
 
