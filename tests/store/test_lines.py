@@ -39,15 +39,13 @@ class TestPostgresql:
     async def test_settings_are_set_on_it_and_on_no_other(
         self, postgresql_database: Database
     ) -> None:
-        for line, mode in (
-            (
-                postgresql_database.line("plan_cache_mode = force_generic_plan"),
-                "force_generic_plan",
-            ),
-            (postgresql_database.line(), "auto"),
+        for line, timeout in (
+            (postgresql_database.line("idle_in_transaction_session_timeout = '7s'"), "7s"),
+            (postgresql_database.line(), "0"),
         ):
             async with line.driver() as driver:
-                assert await driver.fetchval("SHOW plan_cache_mode") == mode
+                assert await driver.fetchval("SHOW idle_in_transaction_session_timeout") == timeout
+                assert await driver.fetchval("SHOW plan_cache_mode") == "force_generic_plan"
 
     async def test_what_was_begun_ends_with_the_connection(
         self, postgresql_database: Database

@@ -47,6 +47,9 @@ _OVERFLOW = 10
 # server has three, and a few for everybody. In a pool as small as the lines alone, each transaction
 # would connect anew.
 _LEAST_KEPT = 6
+# A line asks the same again and again: to plan it anew each time, for the values at hand, costs
+# more than to do it.
+_PLANS = "plan_cache_mode = force_generic_plan"
 
 
 class Database:
@@ -215,7 +218,7 @@ class Database:
 
         `settings`: what to SET on it, where it is no PgBouncer that would have to keep that.
         """
-        line = Line(self.engine, () if self.behind_pgbouncer else settings)
+        line = Line(self.engine, () if self.behind_pgbouncer else (_PLANS, *settings))
         self._lines.append(line)
         return line
 

@@ -142,11 +142,8 @@ class PostgresLedger:
     """Implements `journal_batch.Ledger`. One flush or reaping at a time."""
 
     def __init__(self, database: Database) -> None:
-        # Should this process be stopped while it holds the head, the others go on. And a plan for
-        # `swap` made anew each time would cost more than the statement.
-        self._line = database.line(
-            "idle_in_transaction_session_timeout = '10s'", "plan_cache_mode = force_generic_plan"
-        )
+        # Should this process be stopped while it holds the head, the others go on.
+        self._line = database.line("idle_in_transaction_session_timeout = '10s'")
         # PgBouncer would need a transaction around the one statement, which is what it saves.
         self._may_swap = not database.behind_pgbouncer
         # The head as this process left it last, and the same where nobody moved it between its
